@@ -1,0 +1,71 @@
+"""Owns the embedded broker's process: set up by its input's first line, alive while its parent holds that open."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any
+
+from dfserve.broker.core import BrokerConfig
+from dfserve.broker.server import Broker
+from dfserve.errors import DfserveError
+from dfserve.logs import set_up_logging
+from dfserve.memory import keep_large_blocks
+
+
+class Lifeline:
+    """Tells when the parent is gone: its end of the pipe closed, or we were handed to another parent.
+
+    Both, because a forked child of the trainer may hold a copy of the pipe's end and outlive it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._parent = os.getppid()
+        self._cut = False
+
+    def gone(self) -> bool:
+        """Look, without waiting."""
+        if not self._cut and select.select([self.fd], [], [], 0)[0]:
+            self._cut = os.read(self.fd, 4096) == b""
+        return self._cut or os.getppid() != self._parent
+
+
+def _first_line(fd: int) -> bytes:
+    """Read a line and nothing beyond it: what follows must stay in the pipe."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(fd, 1)):
+        line += byte
+    return line
+
+
+def main() -> int:
+    """Run until the parent is gone. Says on standard output, in one line of JSON, where it is bound or what failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; we follow it by the pipe
+    with contextlib.suppress(KeyError):
+        set_up_logging(os.environ["DFSERVE_LOG"])
+    settings: dict[str, Any] = json.loads(_first_line(0))
+    lifeline = Lifeline(0)
+    keep_large_blocks()
+    try:
+        config = BrokerConfig(**settings["config"])
+        broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd)
+    except DfserveError as error:
+        print(json.dumps({"error": type(error).__name__, "text": str(error)}), flush=True)  # noqa: T201  # the protocol
+        return 1
+    with broker, contextlib.ExitStack() as stack:
+        if settings["metrics_port"] is not None:
+            from dfserve.broker.http import serve_metrics  # here, because only then is prometheus_client needed
+
+            stack.enter_context(serve_metrics(broker, settings["metrics_port"]))
+        print(json.dumps({"endpoints": broker.endpoints}), flush=True)  # noqa: T201  # the protocol
+        broker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""Owns the broker's decisions as a whole: who is behind a connection, and what each message leads to. Pure: no sockets.
+
+The poll loop feeds it with (connection id, frames) and a clock, and sends what `drain` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dfserve.broker.budget import Budget
+from dfserve.broker.group import Consumer, Group
+from dfserve.broker.intake import Worker
+from dfserve.broker.stream import StreamJob
+from dfserve.broker.tally import Tally
+from dfserve.errors import ConfigError, WireError
+from dfserve.wire import messages as m
+from dfserve.wire.blocks import inspect_block
+from dfserve.wire.limits import Limits
+
+log = logging.getLogger("dfserve.broker")
+
+MAX_JOBS = 64  # pipelines by name; a peer must not make the broker keep a job for every name it can think of
+BEAT = 1.0  # seconds between heartbeats to each client
+MAX_STEP = 1.0  # seconds that the broker's clock advances at most between two ticks: a suspended broker expires nobody
+FORGET = 300.0  # seconds after which the labels of what is gone disappear
+MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
+MIN_BUDGET = 1 << 20  # bytes; less could not hold one block of the usual size
+
+Outgoing = tuple[bytes, m.Message, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class BrokerConfig:
+    """What a broker can be told.
+
+    Attributes:
+        queue_bytes: budget for all that is granted, queued or handed out and not acknowledged. 1 GiB holds a few
+            seconds of a fast pipeline, and is small beside a training machine's memory.
+        max_frame: bytes of one frame at most; what is larger closes the connection before memory is taken for it.
+        liveness: seconds without a connection after which a client is given up. Longer than a switch takes to
+            converge, shorter than a person's patience.
+    """
+
+    queue_bytes: int = 1 << 30
+    max_frame: int = 256 << 20
+    liveness: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.queue_bytes < MIN_BUDGET:
+            raise ConfigError(
+                f"queue_bytes is {self.queue_bytes}; at least {MIN_BUDGET} (1MiB) is needed for one block"
+            )
+        if self.liveness <= 0:
+            raise ConfigError(f"liveness is {self.liveness} seconds; it must be above 0")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits on messages that follow from it."""
+        return Limits(max_frame=min(self.max_frame, self.queue_bytes))
+
+
+@dataclass(eq=False)
+class Peer:
+    """Who is behind a connection."""
+
+    job: StreamJob
+    session: bytes
+    worker: Worker | None = None
+    group: Group | None = None
+    consumer: Consumer | None = None
+
+
+class Core:
+    """One broker.
+
+    Args:
+        config: its limits.
+        wall: returns the wall clock, seconds since the epoch, for the metrics' "last seen".
+    """
+
+    def __init__(self, config: BrokerConfig, wall: Callable[[], float]) -> None:
+        self.config = config
+        self.limits = config.limits
+        self.instance = secrets.token_bytes(m.SESSION_BYTES)
+        self.tally = Tally()
+        self.budget = Budget(config.queue_bytes)
+        self.jobs: dict[str, StreamJob] = {}
+        self.peers: dict[bytes, Peer] = {}
+        self.routes: dict[bytes, bytes] = {}  # session -> connection id
+        self.accepting = True
+        self.now = 0.0
+        self._wall = wall
+        self._last_time: float | None = None
+        self._next_beat = 0.0
+        self._out: list[Outgoing] = []
+        self._scolded: set[bytes] = set()  # told once that their messages are bad; afterwards only counted
+        self._asked: dict[bytes, float] = {}  # unknown connections, and when they were asked who they are
+        self._handlers: dict[type[m.Message], Callable[[Peer, Any, Sequence[Any]], None]] = {
+            m.Offer: self._on_offer,
+            m.Block: self._on_block,
+            m.Fail: self._on_fail,
+            m.Finish: self._on_finish,
+            m.WorkerBeat: self._on_worker_beat,
+            m.Done: self._on_done,
+            m.Bye: self._on_bye,
+        }
+
+    # ------------------------------------------------------------------ events
+
+    def receive(self, connection: bytes, frames: Sequence[Any]) -> None:
+        """Take a message in: frames are objects with the buffer protocol; they are kept, not copied."""
+        if len(frames) == 1 and len(frames[0]) == 0:  # libzmq's probe: a connection was made, or made again
+            self._ask(connection)
+            return
+        try:
+            self._handle(connection, frames)
+        except WireError as error:
+            self._bad(connection, error)
+
+    def unreachable(self, connection: bytes) -> None:
+        """A message could not be sent: the connection is gone."""
+        self._scolded.discard(connection)
+        self._disconnect(connection)
+
+    def _disconnect(self, connection: bytes) -> None:
+        self._asked.pop(connection, None)
+        peer = self.peers.pop(connection, None)
+        if peer is None or self.routes.get(peer.session) != connection:
+            return
+        del self.routes[peer.session]
+        if peer.worker is not None:
+            peer.job.worker_unreachable(peer.worker, self.now)
+        elif peer.consumer is not None:
+            peer.job.consumer_unreachable(peer.consumer, self.now)
+
+    def tick(self, monotonic: float) -> None:
+        """Advance the clock to a monotonic time in seconds, by a capped step; do what is due."""
+        last = monotonic if self._last_time is None else self._last_time
+        self._last_time = monotonic
+        self.now += min(monotonic - last, MAX_STEP)
+        if self.now < self._next_beat:
+            return
+        self._next_beat = self.now + BEAT
+        for job in self.jobs.values():
+            job.tick(self.now)
+        for connection, peer in self.peers.items():
+            beat = peer.job.beat(peer.group, peer.consumer) if peer.consumer and peer.group else m.Beat()
+            self._reply(connection, beat)
+        self._forget()
+
+    def drain(self) -> list[Outgoing]:
+        """Return what is to be sent now: (connection id, message, block frames), in order."""
+        for job in self.jobs.values():
+            job.pump(self.now, grant=self.accepting)
+        out, self._out = self._out, []
+        return out
+
+    def stop_accepting(self) -> None:
+        """Grant nothing more; what is queued still goes out."""
+        self.accepting = False
+
+    # ------------------------------------------------------------------ messages
+
+    def _handle(self, connection: bytes, frames: Sequence[Any]) -> None:
+        if len(frames) < 2:
+            raise WireError("frames", f"a message of {len(frames)} frames")
+        if len(frames) > self.limits.max_frames:
+            raise WireError("limits", f"a message of {len(frames)} frames exceeds {self.limits.max_frames}")
+        if len(frames[0]) > m.HEADER_BYTES or len(frames[1]) > m.MAX_CONTROL_BODY:
+            raise WireError("limits", "control frames are too large")
+        message = m.decode(bytes(frames[0]), bytes(frames[1]), len(frames) - 2)
+        if isinstance(message, (m.ProducerHello, m.ConsumerHello)):
+            self._hello(connection, message)
+        elif isinstance(message, m.Obituary):
+            self._obituary(message)
+        elif (peer := self.peers.get(connection)) is None:
+            self._ask(connection)
+        else:
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                raise WireError("kind", f"a client may not send {type(message).__name__}")
+            handler(peer, message, frames[2:])
+            self._after(connection, peer)
+
+    def _after(self, connection: bytes, peer: Peer) -> None:
+        worker = peer.worker
+        if worker is not None:
+            self.tally.producer(worker.name).last_seen = self._wall()
+            if worker.resync and not worker.asked:
+                worker.asked = True
+                self._reply(connection, m.Who())
+
+    def _hello(self, connection: bytes, hello: m.ProducerHello | m.ConsumerHello) -> None:
+        job = self._job(hello.pipeline)
+        peer = Peer(job, hello.session)
+        if len(hello.session) != m.SESSION_BYTES:
+            raise WireError("body", "a hello without a session id")
+        received = 0
+        if isinstance(hello, m.ProducerHello):
+            peer.worker = job.worker_hello(hello, self.now)
+            self.tally.producer(hello.name).last_seen = self._wall()
+            welcome: m.Message = m.ProducerWelcome(
+                self.instance, peer.worker.received, self.limits.max_frame, self.config.queue_bytes
+            )
+        else:
+            self._check_consumer(hello)
+            ours = hello.broker == self.instance
+            received, done = (hello.received, hello.done) if ours else (0, 0)
+            peer.group, peer.consumer = job.consumer_hello(hello, received, done)
+            self.tally.group(hello.group).last_seen = self._wall()
+            welcome = m.ConsumerWelcome(self.instance)
+        self._bind(connection, peer)
+        self._reply(connection, welcome)
+        if peer.group is not None and peer.consumer is not None:
+            job.catch_up(peer.group, peer.consumer, received)
+
+    def _check_consumer(self, hello: m.ConsumerHello) -> None:
+        if hello.lag not in ("wait", "skip") or hello.hwm < 1:
+            raise WireError("config", f"lag={hello.lag!r}, hwm={hello.hwm}: lag is wait or skip, hwm at least 1")
+
+    def _bind(self, connection: bytes, peer: Peer) -> None:
+        old = self.routes.get(peer.session)
+        if old is not None and old != connection:
+            self.peers.pop(old, None)
+        self.peers[connection] = peer
+        self.routes[peer.session] = connection
+
+    def _job(self, pipeline: str) -> StreamJob:
+        job = self.jobs.get(pipeline)
+        if job is None:
+            if len(self.jobs) >= MAX_JOBS:
+                raise WireError("limits", f"there are {MAX_JOBS} pipelines already; {pipeline[:80]!r} is one too many")
+            job = self.jobs[pipeline] = StreamJob(self.budget, self.tally, self._to_session, self.config.liveness)
+        return job
+
+    def _obituary(self, message: m.Obituary) -> None:
+        for job in self.jobs.values():
+            worker = job.intake.workers.get(message.session)
+            if worker is not None and worker.live:
+                log.warning("worker %s died: %s", worker.name, message.reason)
+                job.worker_gone(worker, self.now, message.reason or "died")
+
+    def _on_offer(self, peer: Peer, message: m.Offer, _frames: Sequence[Any]) -> None:
+        peer.job.intake.offer(_worker(peer), message.first, message.sizes)
+
+    def _on_block(self, peer: Peer, message: m.Block, frames: Sequence[Any]) -> None:
+        worker = _worker(peer)
+        count = inspect_block(frames, self.limits)
+        if count != message.count:
+            raise WireError("body", f"a block of {count} datapoints was announced as {message.count}")
+        peer.job.block(worker, message, frames, sum(len(frame) for frame in frames))
+
+    def _on_fail(self, peer: Peer, message: m.Fail, _frames: Sequence[Any]) -> None:
+        peer.job.fail(_worker(peer), message, self.now)
+
+    def _on_finish(self, peer: Peer, message: m.Finish, _frames: Sequence[Any]) -> None:
+        peer.job.finish(_worker(peer), message, self.now)
+
+    def _on_worker_beat(self, peer: Peer, message: m.WorkerBeat, _frames: Sequence[Any]) -> None:
+        peer.job.worker_beat(_worker(peer), message)
+
+    def _on_done(self, peer: Peer, message: m.Done, _frames: Sequence[Any]) -> None:
+        group, consumer = _consumer(peer)
+        self.tally.group(group.name).last_seen = self._wall()
+        peer.job.done(group, consumer, message)
+
+    def _on_bye(self, peer: Peer, message: m.Bye, _frames: Sequence[Any]) -> None:
+        if peer.worker is not None:
+            peer.job.worker_gone(peer.worker, self.now, "")
+        else:
+            peer.job.consumer_bye(*_consumer(peer), message)
+        connection = self.routes.pop(peer.session, None)
+        if connection is not None:
+            self.peers.pop(connection, None)
+
+    # ------------------------------------------------------------------ replies
+
+    def _ask(self, connection: bytes) -> None:
+        """Ask a connection who it is, once a beat: one that never reads must not fill our memory with questions."""
+        if self.now < self._asked.get(connection, -BEAT) + BEAT:
+            return
+        if len(self._asked) > MAX_STRANGERS:
+            self._asked.clear()
+        self._asked[connection] = self.now
+        self._reply(connection, m.Who())
+
+    def _bad(self, connection: bytes, error: WireError) -> None:
+        """Count a bad message, answer and log the first of each peer, and forget what is known of the connection."""
+        if error.reason not in ("config", "expired"):
+            self.tally.bad[error.reason] += 1
+        if connection not in self._scolded:
+            if len(self._scolded) > MAX_STRANGERS:
+                self._scolded.clear()
+            self._scolded.add(connection)
+            log.warning("refused %s (%s): %s", self._name(connection), error.reason, error)
+            self._reply(connection, m.Refused(error.reason, str(error)))
+        self._disconnect(connection)
+
+    def _name(self, connection: bytes) -> str:
+        peer = self.peers.get(connection)
+        client = None if peer is None else peer.worker or peer.consumer
+        return connection.hex() if client is None else client.name
+
+    def _reply(self, connection: bytes, message: m.Message) -> None:
+        self._out.append((connection, message, ()))
+
+    def _to_session(self, session: bytes, message: m.Message, frames: Sequence[Any]) -> None:
+        connection = self.routes.get(session)
+        if connection is not None:  # else its hello will bring what it missed
+            self._out.append((connection, message, frames))
+
+    def _forget(self) -> None:
+        producers = {worker.name for job in self.jobs.values() for worker in job.intake.live()}
+        groups = {name for job in self.jobs.values() for name, group in job.groups.items() if group.connected}
+        self.tally.forget(self._wall() - FORGET, producers, groups)
+
+
+def _worker(peer: Peer) -> Worker:
+    if peer.worker is None:
+        raise WireError("kind", "a consumer sent a producer's message")
+    return peer.worker
+
+
+def _consumer(peer: Peer) -> tuple[Group, Consumer]:
+    if peer.consumer is None or peer.group is None:
+        raise WireError("kind", "a producer sent a consumer's message")
+    return peer.group, peer.consumer

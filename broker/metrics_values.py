@@ -1,0 +1,61 @@
+"""Owns reading the value of every metric from a broker's core, in any thread.
+
+The HTTP server's thread reads while the broker's own thread goes on. Each container is copied in one step (list() or
+copy(), which the GIL makes atomic) before it is looked into, so a scrape sees each number as it
+was at some moment of it.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import zmq
+
+from dfserve.broker.core import Core
+from dfserve.version import __version__
+
+Sample = tuple[tuple[str, ...], float]  # label values, value
+
+
+def samples(core: Core) -> dict[str, list[Sample]]:
+    """Read the value of every metric."""
+    tally = core.tally
+    producers, groups = sorted(tally.producers.copy().items()), sorted(tally.groups.copy().items())
+    values: dict[str, list[Sample]] = {
+        "dfserve_datapoints_received_total": [((n,), t.datapoints) for n, t in producers],
+        "dfserve_received_bytes_total": [((n,), t.nbytes) for n, t in producers],
+        "dfserve_producer_blocked_seconds_total": [((n,), t.blocked_seconds) for n, t in producers],
+        "dfserve_producer_restarts": [((n,), t.restarts) for n, t in producers],
+        "dfserve_producer_last_seen_timestamp_seconds": [((n,), t.last_seen) for n, t in producers],
+        "dfserve_datapoints_delivered_total": [((n,), t.datapoints) for n, t in groups],
+        "dfserve_datapoints_skipped_total": [((n,), t.skipped) for n, t in groups],
+        "dfserve_delivered_bytes_total": [((n,), t.nbytes) for n, t in groups],
+        "dfserve_consumer_wait_seconds_total": [((n,), t.waited_seconds) for n, t in groups],
+        "dfserve_blocks_redelivered_total": [((), tally.redelivered)],
+        "dfserve_datapoints_in_doubt_total": [((), tally.in_doubt)],
+        "dfserve_blocks_duplicate_total": [((), tally.duplicate)],
+        "dfserve_blocks_uncertain_total": [((), tally.uncertain)],
+        "dfserve_bad_messages_total": [((reason,), n) for reason, n in sorted(tally.bad.copy().items())],
+        "dfserve_errors_total": [((kind,), n) for kind, n in sorted(tally.errors.copy().items())],
+        "dfserve_build_info": [((__version__, platform.python_version(), zmq.zmq_version()), 1)],
+    }
+    return values | _gauges(core)
+
+
+def _gauges(core: Core) -> dict[str, list[Sample]]:
+    jobs = list(core.jobs.values())
+    held = sum(job.queued_bytes for job in jobs)
+    peers = list(core.peers.values())
+    waiting: dict[str, float] = {}
+    for job in jobs:
+        for name, group in job.groups.copy().items():
+            waiting[name] = waiting.get(name, 0) + group.queued()
+    return {
+        "dfserve_queue_items": [((name,), count) for name, count in sorted(waiting.items())],
+        "dfserve_queue_bytes": [((), held)],
+        "dfserve_queue_granted_bytes": [((), max(0, core.budget.used - held))],
+        "dfserve_queue_capacity_bytes": [((), core.budget.total)],
+        "dfserve_queue_occupancy_ratio": [((), held / core.budget.total)],
+        "dfserve_producers": [((), sum(peer.worker is not None and peer.worker.live for peer in peers))],
+        "dfserve_consumers": [((), sum(peer.consumer is not None for peer in peers))],
+    }

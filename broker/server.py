@@ -1,0 +1,140 @@
+"""Owns the broker's socket and poll loop: it moves frames between libzmq and the core, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import zmq
+
+from dfserve import endpoints
+from dfserve.broker.core import BrokerConfig, Core
+from dfserve.wire.messages import encode
+
+log = logging.getLogger("dfserve.broker")
+
+POLL_MS = 200  # milliseconds between ticks when nothing arrives
+BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
+LINGER = 2000  # milliseconds for what is still to be sent at the end
+# A remote machine that vanishes is noticed by the kernel: it answers for a stopped process, which must not be given up,
+# but not for a machine that is gone.
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 20, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 4}
+
+
+class Broker:
+    """A broker: embedded and standalone are this same class. A context manager; its socket belongs to one thread.
+
+    Args:
+        binds: addresses to bind, e.g. ``["tcp://0.0.0.0:8877", "ipc:///run/dfserve"]``.
+        config: limits; the defaults suit one training machine.
+        until: polled a few times a second; the loop drains and ends when it returns True.
+        wake: a file descriptor whose readability ends a wait early (the embedded broker's lifeline).
+
+    Raises:
+        AddressInUse: naming the process that holds an address.
+        EndpointError: an address that cannot be bound.
+    """
+
+    def __init__(
+        self,
+        binds: Sequence[str],
+        config: BrokerConfig | None = None,
+        *,
+        until: Callable[[], bool],
+        wake: int | None = None,
+    ) -> None:
+        self.config = config or BrokerConfig()
+        self.core = Core(self.config, time.time)
+        self.last_turn = time.monotonic()  # when the loop last went round, for /livez
+        self.endpoints: list[str] = []
+        self._until = until
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        if wake is not None:
+            self._poller.register(wake, zmq.POLLIN)
+        try:
+            self._open(binds)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, binds: Sequence[str]) -> None:
+        options = {
+            zmq.ROUTER_MANDATORY: 1,  # a send to nobody is an error, which is how the end of a connection is seen
+            zmq.ROUTER_HANDOVER: 1,  # a client that comes back takes over from its own dead connection
+            zmq.SNDHWM: 0,  # credit bounds what is sent; a full queue would drop silently
+            zmq.MAXMSGSIZE: self.core.limits.max_frame,
+            zmq.LINGER: LINGER,
+            **KEEPALIVE,
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
+        for address in binds:
+            self.endpoints.append(endpoints.bind(self._socket, endpoints.parse(address)))
+
+    def run(self) -> None:
+        """Serve until told to stop, then send what can still be sent."""
+        while not self._until():
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait for messages or the next tick, and act on them."""
+        ready = self._poller.poll(POLL_MS)
+        if any(where is self._socket for where, _ in ready):
+            for connection, frames in self._incoming():
+                self.core.receive(connection, frames)
+        self.last_turn = time.monotonic()
+        self.core.tick(self.last_turn)
+        self._send_all()
+
+    def _incoming(self) -> Iterator[tuple[bytes, Sequence[Any]]]:
+        for _ in range(BATCH):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield frames[0].bytes, frames[1:]
+
+    def _send_all(self) -> None:
+        for connection, message, frames in self.core.drain():
+            if not self._send([connection, *encode(message), *frames]):
+                self.core.unreachable(connection)
+
+    def _send(self, frames: Sequence[Any]) -> bool:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def drain(self, grace: float) -> bool:
+        """Grant nothing more and hand out what is queued, for ``grace`` seconds at most. Tells whether all went out."""
+        self.core.stop_accepting()
+        deadline = time.monotonic() + grace
+        while self.core.budget.used and time.monotonic() < deadline:
+            self.turn()
+        return self.core.budget.used == 0
+
+    def close(self) -> None:
+        """Close the socket; what was sent is given two seconds to leave."""
+        self._socket.close()
+        self._context.term()
+        for endpoint in self.endpoints:
+            parsed = endpoints.parse(endpoint)
+            if parsed.scheme == "ipc" and not parsed.abstract and parsed.path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(parsed.path)  # noqa: PTH108  # a socket's name, not a file of ours to read
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

@@ -1,0 +1,368 @@
+"""Owns a job in stream mode: which block goes to whom, what is freed when, and when the stream ends. Pure: no sockets.
+
+Fed with events and a clock; what it wants to say leaves through the ``send`` it was given. The clock is the broker's:
+it stands still while the broker is suspended, so that nobody expires for a pause that was not theirs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dfserve.broker.budget import BLOCK_OVERHEAD, Budget, charge_of
+from dfserve.broker.group import Consumer, Entry, Group, Parcel
+from dfserve.broker.intake import Intake, State, Worker
+from dfserve.broker.tally import Tally
+from dfserve.errors import WireError
+from dfserve.window import Window
+from dfserve.wire.messages import (
+    Block,
+    Bye,
+    ConsumerBeat,
+    ConsumerHello,
+    Credit,
+    Deliver,
+    DeliverEnd,
+    DeliverFailure,
+    Done,
+    Fail,
+    Finish,
+    Message,
+    ProducerHello,
+    WorkerBeat,
+)
+
+# How long the end waits for blocks that other consumers hold, so that those of one that dies meanwhile still go to a
+# live one. Not for ever: `zip` over two consumers must end, and so must ranks that wait for one another.
+END_HOLD = 5.0  # seconds
+# A worker that ended is remembered this long after every group has heard of its end: it may still come back.
+REMEMBER = 600.0  # seconds
+LOST_NAMED = 3  # lost workers named in a consumer's beat
+
+Send = Callable[[bytes, Message, Sequence[Any]], None]
+
+
+class StreamJob:
+    """One pipeline's stream: workers in, groups out, a byte budget between them.
+
+    Args:
+        budget: bytes for everything that is granted, queued or handed out and not acknowledged.
+        tally: the counters to keep.
+        send: called with (session, message, block frames).
+        liveness: seconds without a connection after which a client is given up.
+    """
+
+    def __init__(self, budget: Budget, tally: Tally, send: Send, liveness: float) -> None:
+        self.budget = budget
+        self.tally = tally
+        self.intake = Intake(budget)
+        self.groups: dict[str, Group] = {}
+        self.backlog: deque[Entry] = deque()  # what came before there was any group
+        self.queued_bytes = 0
+        self._send = send
+        self._liveness = liveness
+
+    # ------------------------------------------------------------------ workers
+
+    def worker_hello(self, hello: ProducerHello, now: float) -> Worker:
+        """Take a worker in or back."""
+        worker, new = self.intake.hello(hello, now)
+        if new:
+            self.tally.uncertain += hello.uncertain
+            self.tally.producer(worker.name).restarts = hello.restarts
+            for group in self.groups.values():
+                group.last_end = None
+        return worker
+
+    def block(self, worker: Worker, message: Block, frames: Sequence[Any], nbytes: int) -> None:
+        """Take a block in. ``nbytes`` is the size of its frames."""
+        if self._accept(worker, message.seq, nbytes):
+            producer = self.tally.producer(worker.name)
+            producer.datapoints += message.count
+            producer.nbytes += nbytes
+            self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes)))
+
+    def fail(self, worker: Worker, message: Fail, now: float) -> None:
+        """Take in that a pipeline raised."""
+        if self._accept(worker, message.seq, 0):
+            self.tally.errors["pipeline"] += 1
+            self._queue(Entry(worker, (), 0, 0, BLOCK_OVERHEAD, failure=message))
+            if message.fatal:
+                worker.enter(State.BROKEN, now, f"{message.kind} at {message.key}")
+
+    def finish(self, worker: Worker, message: Finish, now: float) -> None:
+        """Take in that a worker's last pass ended cleanly."""
+        if self._accept(worker, message.seq, 0):
+            self.budget.give_back(BLOCK_OVERHEAD)
+            worker.released += 1
+            worker.enter(State.FINISHED, now)
+
+    def worker_beat(self, worker: Worker, message: WorkerBeat) -> None:
+        """Keep what a worker reports of itself. An offer, grant or block that never came is asked for or said again."""
+        producer = self.tally.producer(worker.name)
+        producer.blocked_seconds += max(0.0, message.blocked - worker.blocked)
+        worker.blocked = max(worker.blocked, message.blocked)
+        if worker.live and (message.offered > worker.offered or message.sent > worker.received):
+            worker.resync = True
+        worker.credit_due |= message.granted < worker.granted
+
+    def worker_gone(self, worker: Worker, now: float, reason: str) -> None:
+        """A worker left on its own accord, or is given up."""
+        self.intake.void_grants(worker)
+        if not worker.live:
+            return
+        dead = reason != ""
+        broken = dead and worker.passes > 0
+        worker.enter(State.BROKEN if broken else State.GONE, now, reason)
+        if dead:
+            self.tally.errors["worker_lost"] += 1
+
+    def worker_unreachable(self, worker: Worker, now: float) -> None:
+        """The connection of a worker is gone; its bytes come back at once."""
+        self.intake.void_grants(worker)
+        if worker.state is State.LIVE:
+            worker.enter(State.SUSPECT, now)
+
+    def _accept(self, worker: Worker, seq: int, nbytes: int) -> bool:
+        verdict = self.intake.take(worker, seq, nbytes)
+        self.tally.duplicate += verdict == "duplicate"
+        return verdict == "new"
+
+    def _queue(self, entry: Entry) -> None:
+        self.queued_bytes += entry.charge
+        entry.holders.update(self.groups.values())
+        for group in self.groups.values():
+            group.pending.append(Parcel(entry))
+        if not self.groups:
+            self.backlog.append(entry)
+
+    # ------------------------------------------------------------------ consumers
+
+    def consumer_hello(self, hello: ConsumerHello, received: int, done: int) -> tuple[Group, Consumer]:
+        """Take a consumer in, or back after its connection broke: it has ``received`` and ``done`` of our deliveries.
+
+        Raises:
+            WireError: ``reason`` "config": it disagrees with its group; "expired": what it held went to others.
+        """
+        group = self._group(hello)
+        consumer = group.consumers.get(hello.session)
+        if consumer is None:
+            if received:
+                raise WireError("expired", f"{hello.name} was away for too long; what it held went to others")
+            consumer = Consumer(hello.session, hello.name, Window(hello.hwm))
+            group.consumers[hello.session] = consumer
+        consumer.suspect_since = None
+        self._acknowledge(group, consumer, done)
+        return group, consumer
+
+    def catch_up(self, group: Group, consumer: Consumer, received: int) -> None:
+        """Send again what a consumer that came back has not received; tell a latecomer of an end that was."""
+        for delivery, parcel in list(consumer.unacked):
+            if delivery > received:
+                self._say(group, consumer, delivery, parcel)
+        if consumer.sent == 0 and group.last_end is not None:
+            self._say(group, consumer, consumer.push(None), None)
+
+    def _group(self, hello: ConsumerHello) -> Group:
+        group = self.groups.get(hello.group)
+        if group is None:
+            group = Group(hello.group, hello.lag, hello.min_producers)
+            self._open(group)
+        for name in ("lag", "min_producers"):
+            if getattr(group, name) != getattr(hello, name):
+                if group.consumers and hello.session not in group.consumers:
+                    raise WireError(
+                        "config",
+                        f"consumers of group {group.name!r} disagree on {name}: {getattr(group, name)!r} there, "
+                        f"{getattr(hello, name)!r} here; give all of them the same, or use another group",
+                    )
+                setattr(group, name, getattr(hello, name))
+        return group
+
+    def _open(self, group: Group) -> None:
+        """The first group has what came before it; a later one starts at now."""
+        if self.groups:
+            finished, broken = self.intake.ended(set())
+            group.seen = {worker.session for worker in finished + broken}
+        for entry in self.backlog:
+            entry.holders.add(group)
+            group.pending.append(Parcel(entry))
+        self.backlog.clear()
+        self.groups[group.name] = group
+
+    def done(self, group: Group, consumer: Consumer, message: Done) -> None:
+        """A consumer has handed out everything up to a delivery."""
+        tally = self.tally.group(group.name)
+        tally.waited_seconds += max(0.0, message.waited - consumer.waited)
+        consumer.waited = max(consumer.waited, message.waited)
+        self._acknowledge(group, consumer, message.done)
+
+    def consumer_bye(self, group: Group, consumer: Consumer, message: Bye) -> None:
+        """A consumer leaves: what it has not handed out goes to the others, without doubt."""
+        self._acknowledge(group, consumer, message.done)
+        if consumer.unacked and (parcel := consumer.unacked[0][1]) is not None:
+            handed = min(message.partial, parcel.count)
+            parcel.skip += handed
+            self.tally.group(group.name).datapoints += handed
+        group.take_back(consumer, again=False)
+
+    def consumer_unreachable(self, consumer: Consumer, now: float) -> None:
+        """The connection of a consumer is gone."""
+        if consumer.suspect_since is None:
+            consumer.suspect_since = now
+
+    def _acknowledge(self, group: Group, consumer: Consumer, done: int) -> None:
+        if done > consumer.sent:
+            raise WireError("body", f"{consumer.name} acknowledged delivery {done} of {consumer.sent}")
+        tally = self.tally.group(group.name)
+        while consumer.unacked and consumer.unacked[0][0] <= done:
+            parcel = consumer.pop()
+            if parcel is not None:
+                tally.datapoints += parcel.count
+                tally.nbytes += parcel.entry.nbytes
+                self._release(parcel.entry, group)
+        consumer.done = max(consumer.done, done)
+
+    def _release(self, entry: Entry, group: Group) -> None:
+        if group not in entry.holders:
+            return
+        entry.holders.discard(group)
+        if not entry.holders:
+            self._free(entry)
+
+    def _free(self, entry: Entry) -> None:
+        entry.holders.clear()
+        entry.frames = ()
+        self.budget.give_back(entry.charge)
+        self.queued_bytes -= entry.charge
+        entry.worker.released += 1
+        entry.worker.credit_due = True
+
+    # ------------------------------------------------------------------ what follows from it
+
+    def pump(self, now: float, *, grant: bool = True) -> None:
+        """Do everything that has become possible: grant, deliver, end. Call it after each batch of events."""
+        needed = self.intake.grant() if grant else 0
+        while needed and self._make_room(needed):
+            needed = self.intake.grant()
+        for group in self.groups.values():
+            self._deliver(group)
+            self._maybe_end(group, now)
+        for worker in self.intake.workers.values():
+            if worker.credit_due:
+                worker.credit_due = False
+                self._send(worker.session, Credit(worker.received, worker.granted, worker.released), ())
+
+    def _deliver(self, group: Group) -> None:
+        share = self.budget.total // (2 * max(1, sum(len(g.consumers) for g in self.groups.values())))
+        while group.pending and (consumer := group.hungriest(share)) is not None:
+            parcel = group.next_parcel()
+            if parcel is not None:
+                group.end_at = None
+                self._say(group, consumer, consumer.push(parcel), parcel)
+
+    def _say(self, group: Group, consumer: Consumer, delivery: int, parcel: Parcel | None) -> None:
+        message: Message
+        if parcel is None:
+            finished, broken = group.last_end or (0, [])
+            self._send(consumer.session, DeliverEnd(delivery, finished, broken), ())
+            return
+        worker, failure = parcel.entry.worker, parcel.entry.failure
+        if failure is None:
+            message = Deliver(delivery, parcel.entry.count, parcel.skip, worker.name, parcel.again)
+        else:
+            message = DeliverFailure(
+                delivery, failure.key, failure.kind, failure.text, failure.traceback, worker.host, worker.name
+            )
+        self._send(consumer.session, message, parcel.entry.frames)
+
+    def _maybe_end(self, group: Group, now: float) -> None:
+        if group.pending or not group.connected or any(self.intake.live()):
+            return
+        finished, broken = self.intake.ended(group.seen)
+        if (not finished and not broken) or len(finished) + len(broken) < group.min_producers:
+            return
+        if group.end_at is None:
+            group.end_at = now + END_HOLD
+        holding = [consumer for consumer in group.consumers.values() if consumer.unacked]
+        if any(now < group.end_at or not consumer.connected for consumer in holding):
+            return  # of those that are unreachable, expiry decides
+        group.end_at = None
+        group.last_end = (len(finished), [f"{worker.name}: {worker.reason}" for worker in broken])
+        group.seen.update(worker.session for worker in finished + broken)
+        for consumer in group.consumers.values():
+            self._say(group, consumer, consumer.push(None), None)
+
+    def _make_room(self, needed: int) -> bool:
+        """Let go of the oldest blocks that only groups wait for which may miss some. Tells whether that made room."""
+        idle = {group for group in self.groups.values() if self._may_miss(group)}
+        for group in idle:
+            while group.pending and not self.budget.fits(needed):
+                if not self._drop(group.pending[0].entry, idle):
+                    break  # a group that misses nothing still wants it, and all that is younger
+                group.pending.popleft()
+        return self.budget.fits(needed)
+
+    def _may_miss(self, group: Group) -> bool:
+        others = any(other.connected for other in self.groups.values() if other is not group)
+        return group.lag == "skip" or (others and not group.connected)
+
+    def _drop(self, entry: Entry, idle: set[Group]) -> bool:
+        """Let an entry go, unless somebody else waits for it or holds it. Tells whether it is gone."""
+        if entry.dropped:
+            return True
+        held = any(p is not None and p.entry is entry for g in idle for c in g.consumers.values() for _, p in c.unacked)
+        if held or not entry.holders <= idle:
+            return False
+        for group in entry.holders:
+            self.tally.group(group.name).skipped += entry.count
+        self._free(entry)
+        return True
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, now: float) -> None:
+        """Give up what has been unreachable for too long; forget what ended long ago."""
+        for worker in list(self.intake.workers.values()):
+            age = now - worker.since
+            if worker.state is State.SUSPECT and age > self._liveness:
+                self.worker_gone(worker, now, f"not heard from for {age:.0f} s")
+            elif age > REMEMBER and self._told_all(worker):
+                self._forget(worker)
+        for group in self.groups.values():
+            self._expire(group, now)
+
+    def _told_all(self, worker: Worker) -> bool:
+        """Whether no group has yet to hear of a worker's end."""
+        if worker.state is State.GONE:
+            return True
+        return not worker.live and bool(self.groups) and all(worker.session in g.seen for g in self.groups.values())
+
+    def _forget(self, worker: Worker) -> None:
+        del self.intake.workers[worker.session]
+        for group in self.groups.values():
+            group.seen.discard(worker.session)
+
+    def _expire(self, group: Group, now: float) -> None:
+        """Move what a lost consumer holds, once there is somebody to move it to."""
+        for consumer in list(group.consumers.values()):
+            since = consumer.suspect_since
+            if since is not None and now - since > self._liveness and group.connected:
+                parcels = group.take_back(consumer, again=True)
+                self.tally.errors["consumer_lost"] += 1
+                self.tally.redelivered += len(parcels)
+                self.tally.in_doubt += sum(parcel.count for parcel in parcels)
+
+    def beat(self, group: Group, consumer: Consumer) -> ConsumerBeat:
+        """Say what a waiting consumer wants to know."""
+        finished, broken = self.intake.ended(group.seen)
+        gone = [w for w in self.intake.workers.values() if w.state is State.GONE and w.reason]
+        lost = [f"{worker.name} ({worker.reason})" for worker in (broken + gone)[-LOST_NAMED:]]
+        live = sum(1 for _ in self.intake.live())
+        return ConsumerBeat(consumer.sent, live, len(finished), lost, group.queued(), self.occupancy)
+
+    @property
+    def occupancy(self) -> float:
+        """Bytes queued or handed out and not acknowledged, as a share of the budget: 0 to 1."""
+        return self.queued_bytes / self.budget.total

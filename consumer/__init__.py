@@ -1,0 +1,1 @@
+"""Owns the consumer role: the iterator that hands datapoints to a training step."""

@@ -1,0 +1,116 @@
+"""Owns a consumer's side of the delivery protocol: what it has, and what it has handed out. Pure: no sockets."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dfserve.wire.messages import (
+    SESSION_BYTES,
+    ConsumerBeat,
+    ConsumerHello,
+    ConsumerWelcome,
+    Deliver,
+    DeliverEnd,
+    DeliverFailure,
+    Done,
+    Message,
+    Refused,
+    Who,
+)
+
+Delivery = Deliver | DeliverFailure | DeliverEnd
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A delivery that was received, and the broker instance whose numbering it follows."""
+
+    broker: bytes
+    message: Delivery
+    frames: Sequence[Any]
+
+
+class Inbox:
+    """What a consumer has received and not handed out.
+
+    Args:
+        identity: who this consumer is; its ``broker``, ``received`` and ``done`` are filled in here.
+    """
+
+    def __init__(self, identity: ConsumerHello) -> None:
+        self._identity = identity
+        self._waiting: deque[Arrival] = deque()
+        self._broker = b""
+        self._received = 0
+        self.done = 0
+        self.welcomed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def hello(self) -> ConsumerHello:
+        """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
+        self.welcomed = False
+        return replace(self._identity, broker=self._broker, received=self._received, done=self.done)
+
+    def welcome(self, broker: bytes) -> None:
+        """Take a welcome. Another instance counts its deliveries anew; what the old one sent is still good."""
+        if broker != self._broker:
+            self._broker, self._received, self.done = broker, 0, 0
+        self.welcomed = True
+
+    def expire(self) -> None:
+        """The broker gave to others what this consumer had not opened: drop it and come back as a new session."""
+        self._waiting = deque(arrival for arrival in self._waiting if arrival.broker != self._broker)
+        self._identity = replace(self._identity, session=secrets.token_bytes(SESSION_BYTES))
+        self._broker, self._received, self.done = b"", 0, 0
+        self.welcomed = False
+
+    def put(self, message: Delivery, frames: Sequence[Any]) -> bool:
+        """Take a delivery in; one that is there already is dropped. Returns False if one before it is missing.
+
+        Before the welcome it is dropped too: it is unknown whose numbering it follows, and the welcome repeats it.
+        """
+        if not self.welcomed:
+            return True
+        if message.delivery > self._received + 1:
+            return False
+        if message.delivery == self._received + 1:
+            self._received += 1
+            self._waiting.append(Arrival(self._broker, message, frames))
+        return True
+
+    def receive(self, message: Message, frames: Sequence[Any]) -> list[Message]:
+        """Take in what the broker says. The answer is a hello when it asks, or when something is missing."""
+        lost = False
+        if isinstance(message, (Deliver, DeliverFailure, DeliverEnd)):
+            lost = not self.put(message, frames)
+        elif isinstance(message, ConsumerBeat):
+            lost = message.sent > self._received
+        elif isinstance(message, ConsumerWelcome):
+            self.welcome(message.broker)
+        elif isinstance(message, Refused) and message.kind == "expired":
+            self.expire()
+            lost = True
+        return [self.hello()] if lost or isinstance(message, Who) else []
+
+    def take(self) -> Arrival | None:
+        """Take the oldest delivery that was not opened, or None."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def handed_out(self, arrival: Arrival) -> None:
+        """Note that all of a delivery was handed out; one of an earlier broker's is nobody's business any more."""
+        if arrival.broker == self._broker:
+            self.done = arrival.message.delivery
+
+    def receipt(self, waited: float) -> list[Message]:
+        """Return what tells the broker how far we are, if it is listening."""
+        return [Done(self.done, waited)] if self.welcomed else []
+
+    def beat(self, waited: float) -> Message:
+        """Return a heartbeat: how far we are, or once more who we are, in case that or the welcome was lost."""
+        return Done(self.done, waited) if self.welcomed else self.hello()

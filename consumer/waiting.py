@@ -1,0 +1,68 @@
+"""Owns the measure of how long the trainer waits for data, and the one line a minute that says what to do about it."""
+
+from __future__ import annotations
+
+from dfserve.wire.messages import ConsumerBeat
+
+PERIOD = 60.0  # seconds between lines
+TOO_MUCH = 0.10  # share of the time; below it a faster loader would change little
+FULL = 0.5  # occupancy above which the data were there and only did not get here in time
+
+
+class WaitMeter:
+    """Adds up waits. Pure: the caller gives the times, in monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self.total = 0.0
+        self._period_start = now
+        self._period_waited = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count a wait."""
+        self.total += seconds
+        self._period_waited += seconds
+
+    def advice(self, now: float, beat: ConsumerBeat | None) -> str | None:
+        """Return a line for the log if a minute has passed in which the trainer waited for more than a tenth of it."""
+        length = now - self._period_start
+        if length < PERIOD:
+            return None
+        share = min(1.0, self._period_waited / length)
+        self._period_start, self._period_waited = now, 0.0
+        if share <= TOO_MUCH:
+            return None
+        return f"the trainer waited {share:.0%} of the last {length:.0f} s: {_diagnosis(beat)}"
+
+
+def _diagnosis(beat: ConsumerBeat | None) -> str:
+    if beat is None:
+        return "the broker has said nothing; is it running, and is its address right?"
+    if beat.producers == 0:
+        return f"no producer is connected ({_ended(beat)}); start `dfserve produce` on the data machines"
+    state = f"{beat.producers} producing, queue {beat.occupancy:.0%} full"
+    if beat.occupancy > FULL:
+        return f"the queue holds data but they reach the trainer too slowly ({state}); raise hwm, or use a faster link"
+    return f"the pipelines are slower than the trainer ({state}); add --workers or data machines"
+
+
+def _ended(beat: ConsumerBeat) -> str:
+    parts = [f"{beat.finished} ended"] if beat.finished else []
+    if beat.lost:
+        parts.append("lost: " + ", ".join(beat.lost))
+    return "; ".join(parts) or "none has come yet"
+
+
+def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producers: int) -> str:
+    """Say who is missing, for the error after a timeout."""
+    if beat is None:
+        return f"nothing was heard from a broker at {address} for {waited:.0f} s; start it, or check the address"
+    if beat.producers == 0:
+        wanted = f", {min_producers} clean ends are needed for the end of the stream" if beat.finished else ""
+        return (
+            f"no datapoint arrived for {waited:.0f} s: no producer is connected to {address} ({_ended(beat)}{wanted}); "
+            f"start one with `dfserve produce MODULE:FACTORY --to {address}`"
+        )
+    return (
+        f"no datapoint arrived for {waited:.0f} s although {beat.producers} producers are connected to {address}: "
+        f"their pipelines have sent nothing ({beat.queued} datapoints queued). Look at their logs, or raise timeout="
+    )

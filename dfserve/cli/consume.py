@@ -1,0 +1,147 @@
+"""Owns `dfserve consume`: a sink that measures what arrives."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from dfserve.cli.types import DURATION, human_bytes
+
+REFRESH = 0.5  # seconds between updates on a terminal
+LINES = 10.0  # seconds between lines elsewhere
+
+
+class Meter:
+    """Counts datapoints and their bytes, and shows them: a line that changes on a terminal, JSON elsewhere."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.items = 0
+        self.nbytes = 0
+        self.started = time.monotonic()
+        self._first: float | None = None
+        self._live = sys.stderr.isatty() and not as_json
+        self._due = self.started + (REFRESH if self._live else LINES)
+
+    def add(self, datapoint: Any) -> None:
+        """Count a datapoint: the bytes of its arrays, byte strings and texts."""
+        if self._first is None:
+            self._first = time.monotonic()
+        self.items += 1
+        parts = datapoint.values() if isinstance(datapoint, dict) else datapoint
+        self.nbytes += sum(getattr(p, "nbytes", 0) or (len(p) if isinstance(p, (bytes, str)) else 8) for p in parts)
+
+    def report(self, waited: float) -> dict[str, float]:
+        """Return the figures so far; rates count from the first datapoint."""
+        now = time.monotonic()
+        seconds = max(now - (self._first or now), 1e-9)
+        return {
+            "items": self.items,
+            "seconds": round(now - self.started, 3),
+            "items_per_s": round(self.items / seconds, 1) if self.items > 1 else 0.0,
+            "mb_per_s": round(self.nbytes / seconds / 1e6, 2) if self.items > 1 else 0.0,
+            "waited_s": round(waited, 3),
+        }
+
+    def show(self, waited: float) -> None:
+        """Show progress if it is time to."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        figures = self.report(waited)
+        if self._live:
+            self._due = now + REFRESH
+            click.echo(f"\r\x1b[K{line(figures)}", err=True, nl=False)
+        else:
+            self._due = now + LINES
+            click.echo(json.dumps(figures), err=True)
+
+    def end(self) -> None:
+        """Leave the live line."""
+        if self._live:
+            click.echo("", err=True)
+
+
+def line(figures: dict[str, float]) -> str:
+    """Write figures for people."""
+    share = figures["waited_s"] / figures["seconds"] if figures["seconds"] else 0
+    rate = human_bytes(figures["mb_per_s"] * 1e6)
+    return (
+        f"{figures['items']:.0f} datapoints, {figures['items_per_s']:.0f}/s, {rate}/s, waited {share:.0%} of the time"
+    )
+
+
+@click.command()
+@click.argument("address", metavar="ADDR", envvar="DFSERVE_FROM")
+@click.option(
+    "--count", type=click.IntRange(min=1), envvar="DFSERVE_COUNT", help="Stop after this many. [env: DFSERVE_COUNT]"
+)
+@click.option("--seconds", type=DURATION, envvar="DFSERVE_SECONDS", help="Stop after this long. [env: DFSERVE_SECONDS]")
+@click.option("--json", "as_json", is_flag=True, envvar="DFSERVE_JSON", help="Print JSON. [env: DFSERVE_JSON]")
+@click.option(
+    "--group",
+    default="default",
+    show_default=True,
+    envvar="DFSERVE_GROUP",
+    help="Consumers of one group share the data; a group of its own gets all of it. [env: DFSERVE_GROUP]",
+)
+@click.option(
+    "--min-producers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    envvar="DFSERVE_MIN_PRODUCERS",
+    help="Workers that must have ended before a finite stream ends. [env: DFSERVE_MIN_PRODUCERS]",
+)
+@click.option(
+    "--timeout",
+    type=DURATION,
+    default="5m",
+    show_default=True,
+    envvar="DFSERVE_TIMEOUT",
+    help="Give up when nothing arrives for this long. [env: DFSERVE_TIMEOUT]",
+)
+def consume(
+    address: str,
+    count: int | None,
+    seconds: float | None,
+    as_json: bool,
+    group: str,
+    min_producers: int,
+    timeout: float,
+) -> None:
+    """Take datapoints from a broker and throw them away, to measure what a trainer would get.
+
+    Reports datapoints/s, MB/s and the time spent waiting. Waiting near 100% is normal here: this consumer does nothing
+    else. It ends with the stream, at --count or --seconds, or with Ctrl-C.
+
+    \b
+    Example:
+      dfserve consume tcp://127.0.0.1:8877 --seconds 10
+    """
+    from dfserve.consumer.remote import RemoteDataZMQ
+
+    meter = Meter(as_json)
+    with RemoteDataZMQ(address, bind=False, group=group, min_producers=min_producers, timeout=timeout) as source:
+        try:
+            drain(source, meter, count, seconds)
+        except KeyboardInterrupt:
+            meter.end()
+        finally:
+            figures = meter.report(source.waited)
+            click.echo(json.dumps(figures) if as_json else line(figures))
+
+
+def drain(source: Any, meter: Meter, count: int | None, seconds: float | None) -> None:
+    """Consume until the end, a count or a time."""
+    for datapoint in source:
+        meter.add(datapoint)
+        meter.show(source.waited)
+        if count is not None and meter.items >= count:
+            break
+        if seconds is not None and time.monotonic() - meter.started >= seconds:
+            break
+    meter.end()

@@ -1,0 +1,88 @@
+"""Owns a client's connection to the broker: one DEALER socket, its options, and messages in and out of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from dfserve import endpoints
+from dfserve.wire import messages as m
+
+RECONNECT_MS = 100  # first wait between attempts to connect
+RECONNECT_MAX_MS = 2000  # longest: a broker that comes back is found within this
+LINGER_MS = 2000  # for a goodbye that is still to be sent
+HEARTBEAT_MS = 3000  # how often libzmq asks whether the broker lives
+HEARTBEAT_TIMEOUT_MS = 10_000  # how long it waits for the answer, which libzmq gives without the broker's Python
+
+
+class Connection:
+    """A socket to the broker. It belongs to the thread that made it. A context manager.
+
+    It has a fresh routing id, and each time a connection is made (again) libzmq sends an empty message, so that the
+    broker asks who we are.
+
+    Args:
+        address: one address of the broker.
+        ttl: seconds of silence after which the *broker's* side drops the connection; 0 leaves it to the kernel, which
+            answers for a stopped process too. Workers set it, trainers do not: a paused trainer is not dead.
+    """
+
+    def __init__(self, address: str, ttl: float = 0.0) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.DEALER)
+        options = {
+            zmq.IMMEDIATE: 1,  # a connection that broke takes its queue with it, and the next one starts with a probe
+            zmq.PROBE_ROUTER: 1,
+            zmq.SNDHWM: 0,  # credit bounds what is sent
+            zmq.RCVHWM: 0,  # and what is received
+            zmq.LINGER: LINGER_MS,
+            zmq.RECONNECT_IVL: RECONNECT_MS,
+            zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+            zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
+            zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
+            zmq.HEARTBEAT_TTL: int(ttl * 1000),
+            zmq.TCP_KEEPALIVE: 1,
+        }
+        for option, value in options.items():
+            self.socket.setsockopt(option, value)
+        self.socket.setsockopt(zmq.ROUTING_ID, b"c" + secrets.token_bytes(15))
+        try:
+            endpoints.connect(self.socket, endpoints.parse(address))
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
+        """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
+        try:
+            self.socket.send_multipart([*m.encode(message), *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+
+    def receive(self) -> tuple[m.Message, list[Any]] | None:
+        """Return the next message and its block's frames (zmq.Frame objects), or None if there is none now.
+
+        Raises:
+            WireError: the broker sent bytes that break the protocol.
+        """
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        if len(frames) < 2:
+            return m.Beat(), []
+        return m.decode(frames[0].bytes, frames[1].bytes, len(frames) - 2), frames[2:]
+
+    def close(self) -> None:
+        """Close, giving a goodbye two seconds to leave."""
+        self.socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

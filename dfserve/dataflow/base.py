@@ -1,0 +1,114 @@
+"""Owns what a DataFlow is: an iterable of datapoints with reset_state() and, optionally, a length."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dfserve.dataflow.old_names import join_names, warn_of_old_name
+from dfserve.dataflow.rng import get_rng
+from dfserve.errors import DfserveError
+
+# A list (or tuple) or dict of components. Components are any Python objects, mostly ndarrays, hence no closer type.
+Datapoint = Any
+
+
+class UnknownLengthError(DfserveError, NotImplementedError, TypeError):
+    """This DataFlow does not know how many datapoints a pass has.
+
+    A NotImplementedError as in tensorpack; a TypeError because that is what lets ``list(ds)`` go on without a length.
+    """
+
+
+class DataFlow(ABC):
+    """An iterable of datapoints.
+
+    ``reset_state()`` is called once, in the process that iterates, before the first pass. Each ``iter()`` starts a
+    pass, which may be endless. tensorpack's old names ``get_data()`` and ``size()`` work, with a DeprecationWarning,
+    and a subclass may define those instead of ``__iter__`` and ``__len__``.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        join_names(cls, "__iter__", "get_data")
+        join_names(cls, "__len__", "size")
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Datapoint]:
+        """Start a pass: yield lists or dicts of components."""
+
+    def __len__(self) -> int:
+        """Return the number of datapoints in a pass: a guide, not a promise (a map may drop some).
+
+        Raises:
+            UnknownLengthError: there is no such number; the default.
+        """
+        raise UnknownLengthError(f"{type(self).__name__} does not know its length; iterate it, or define __len__")
+
+    def reset_state(self) -> None:  # noqa: B027 (most DataFlows have nothing to prepare)
+        """Prepare this process: random generators, connections, threads. Not to be called twice in a process."""
+
+    def get_data(self) -> Iterator[Datapoint]:
+        """Do what ``iter()`` does, under tensorpack's old name. Deprecated."""
+        warn_of_old_name("get_data", "__iter__")
+        return iter(self)
+
+    def size(self) -> int:
+        """Do what ``len()`` does, under tensorpack's old name. Deprecated."""
+        warn_of_old_name("size", "__len__")
+        return len(self)
+
+
+class ProxyDataFlow(DataFlow):
+    """A DataFlow that passes everything on to another, ``self.ds``; the base of operators."""
+
+    def __init__(self, ds: Any) -> None:
+        """Wrap ``ds``: a DataFlow, or what behaves like one (tensorpack's)."""
+        self.ds = ds
+
+    def reset_state(self) -> None:
+        self.ds.reset_state()
+
+    def __len__(self) -> int:
+        return len(self.ds)
+
+    def __iter__(self) -> Iterator[Datapoint]:
+        return iter(self.ds)
+
+
+class RNGDataFlow(DataFlow):
+    """A DataFlow with a random generator of its own, ``self.rng``, made by ``reset_state()``."""
+
+    _rng: np.random.RandomState | None = None
+
+    @property
+    def rng(self) -> np.random.RandomState:
+        """The generator: another stream in every process and after every reset.
+
+        Raises:
+            DfserveError: ``reset_state()`` was not called in this process yet.
+        """
+        if self._rng is None:
+            raise DfserveError(
+                f"{type(self).__name__} draws random numbers but was not reset: call reset_state() once before"
+                " iterating (in a subclass that overrides reset_state, call super().reset_state() too)"
+            )
+        return self._rng
+
+    @rng.setter
+    def rng(self, rng: np.random.RandomState) -> None:
+        self._rng = rng
+
+    def reset_state(self) -> None:
+        self.rng = get_rng(self)
+
+
+def known_length(ds: Any) -> int | None:
+    """Return ``len(ds)``, or None where ``ds`` has no length or does not know it."""
+    try:
+        return len(ds)
+    except (NotImplementedError, TypeError):
+        return None

@@ -1,0 +1,103 @@
+"""Owns the stacking of datapoints into batches, and the refusal of those that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from dfserve.dataflow.base import Datapoint, ProxyDataFlow, known_length
+from dfserve.dataflow.failures import DatapointError
+from dfserve.dataflow.stacking import stack
+from dfserve.errors import ConfigError
+
+
+class BatchData(ProxyDataFlow):
+    """Batches of datapoints: each component stacked along a new first axis, or gathered in a list.
+
+    The stacked types: ndarrays and numpy scalars keep their dtype, Python floats become float32 (as in tensorpack), and
+    str an array of unicode. Deliberately different from tensorpack, because its way loses data:
+
+    - int becomes int64, not int32, and an int beyond int64 is refused; bool becomes bool, not int32;
+    - a finite float beyond float32 is refused, it does not become infinite;
+    - bytes become an array of bytes, they are not decoded as ASCII; text or bytes that end in NUL are refused, since
+      numpy drops what ends so;
+    - components of different types, dtypes or shapes, and datapoints with other components than the batch's first, are
+      refused; tensorpack casts to the type of the first, ignores what is too much, or yields None for the component.
+    """
+
+    def __init__(self, ds: Any, batch_size: int, remainder: bool = False, use_list: bool = False) -> None:
+        """Batch the datapoints of ``ds``.
+
+        Args:
+            ds: a DataFlow of lists, tuples or dicts. A batch is a list, or a dict with the same keys.
+            batch_size: datapoints in a batch.
+            remainder: yield a last, smaller batch too; otherwise what is left at the end of a pass is dropped.
+            use_list: gather each component in a list, unchanged, whatever its shapes and types.
+
+        Raises:
+            ConfigError: ``batch_size`` is below 1; or, without ``remainder``, larger than the length of ``ds``, so that
+                there would never be a batch.
+        """
+        super().__init__(ds)
+        self.batch_size = int(batch_size)
+        self.remainder = remainder
+        self.use_list = use_list
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: a batch has at least 1 datapoint")
+        length = known_length(ds)
+        if not remainder and length is not None and length < self.batch_size:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is more than the {length} datapoints of {type(ds).__name__}: there would"
+                " never be a batch; lower it, repeat the source (RepeatedData), or set remainder=True"
+            )
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.ds), self.batch_size)
+        return full + (1 if rest and self.remainder else 0)
+
+    def __iter__(self) -> Iterator[Datapoint]:
+        """Start a pass.
+
+        Raises:
+            DatapointError: datapoints do not fit together; it names the component, its shapes or types, and the place.
+        """
+        datapoints = iter(self.ds)
+        while batch := list(islice(datapoints, self.batch_size)):
+            if len(batch) == self.batch_size or self.remainder:
+                yield self.aggregate_batch(batch, self.use_list)
+
+    @staticmethod
+    def aggregate_batch(datapoints: Sequence[Datapoint], use_list: bool = False) -> Datapoint:
+        """Make one batch of at least one datapoint, as a pass does; raises DatapointError as it does."""
+        names = _component_names(datapoints)
+        columns = {name: [datapoint[name] for datapoint in datapoints] for name in names}
+        batch = columns if use_list else {name: stack(column, name) for name, column in columns.items()}
+        return batch if isinstance(datapoints[0], dict) else list(batch.values())
+
+
+def _component_names(datapoints: Sequence[Datapoint]) -> Sequence[Hashable]:
+    """Return the keys or positions that all the datapoints have in common, and none has more."""
+    first = datapoints[0]
+    if not isinstance(first, (list, tuple, dict)):
+        raise DatapointError(
+            f"BatchData takes lists, tuples and dicts of components, not a bare {type(first).__name__}: wrap it as [x]"
+        )
+    for place, datapoint in enumerate(datapoints):
+        same_kind = isinstance(datapoint, dict if isinstance(first, dict) else (list, tuple))
+        if not same_kind or len(datapoint) != len(first) or (same_kind and _keys(datapoint) != _keys(first)):
+            raise DatapointError(
+                f"BatchData: datapoint {place} of the batch is {_outline(datapoint)}, its datapoint 0 {_outline(first)}"
+            )
+    return list(first) if isinstance(first, dict) else range(len(first))
+
+
+def _keys(datapoint: Any) -> Any:
+    return datapoint.keys() if isinstance(datapoint, dict) else None
+
+
+def _outline(datapoint: Any) -> str:
+    kind = type(datapoint).__name__
+    if isinstance(datapoint, dict):
+        return f"a {kind} with the keys {list(datapoint)}"
+    return f"a {kind} of {len(datapoint)} components" if isinstance(datapoint, (list, tuple)) else f"a bare {kind}"

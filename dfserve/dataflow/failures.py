@@ -1,0 +1,65 @@
+"""Owns what is said about a datapoint that failed: the error for a bad one, and which item an exception was about.
+
+The exception keeps its type and its text; the key travels with it as an attribute, from where the item was known to
+whoever reports the failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from dfserve.errors import DfserveError
+
+_ATTRIBUTE = "dfserve_key"
+# Characters. A path is shorter (PATH_MAX is 4,096 bytes); a component of text need not travel whole in a report.
+_LONGEST_KEY = 1024
+
+
+class DatapointError(DfserveError, ValueError):
+    """A datapoint that cannot be used: an unreadable file, or components that do not fit together."""
+
+
+def attach_key(error: BaseException, datapoint: Any, position: int) -> None:
+    """Note on ``error``, which is in flight, which item it is about. The first key noted, the innermost, stays.
+
+    Args:
+        error: the exception.
+        datapoint: what was being worked on; its first string or path component, the file name, becomes the key.
+        position: the item's place in the pass, from 0: the key of a datapoint without a string.
+    """
+    if hasattr(error, _ATTRIBUTE):
+        return
+    name = _first_name(datapoint)
+    # A class that takes no attributes: its report has no key, and the error itself matters more.
+    with contextlib.suppress(AttributeError):
+        setattr(error, _ATTRIBUTE, str(position) if name is None else name[:_LONGEST_KEY])
+
+
+def key_of(error: BaseException, default: str = "") -> str:
+    """Return the key of the item that ``error``, or what caused it, is about; ``default`` where none was noted."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        key = getattr(link, _ATTRIBUTE, None)
+        if isinstance(key, str):
+            return key
+        seen.add(id(link))
+        link = link.__cause__
+    return default
+
+
+def _first_name(datapoint: Any) -> str | None:
+    if isinstance(datapoint, dict):
+        components = iter(datapoint.values())
+    elif isinstance(datapoint, (list, tuple)):
+        components = iter(datapoint)
+    else:
+        components = iter((datapoint,))
+    for component in components:
+        if isinstance(component, str):
+            return str(component)
+        if isinstance(component, os.PathLike):
+            return os.fsdecode(component)
+    return None

@@ -1,0 +1,44 @@
+"""Owns the repetition of a finite DataFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from dfserve.dataflow.base import Datapoint, ProxyDataFlow, UnknownLengthError
+from dfserve.dataflow.failures import DatapointError
+
+
+class RepeatedData(ProxyDataFlow):
+    """Several passes over a DataFlow as one, or passes without end."""
+
+    def __init__(self, ds: Any, num: int) -> None:
+        """Repeat ``ds`` ``num`` times; for ever if ``num`` is negative (tensorpack knows -1 only)."""
+        super().__init__(ds)
+        self.num = num
+
+    def __len__(self) -> int:
+        if self.num < 0:
+            raise UnknownLengthError("RepeatedData for ever has no length")
+        return len(self.ds) * self.num
+
+    def __iter__(self) -> Iterator[Datapoint]:
+        """Start the passes.
+
+        Raises:
+            DatapointError: repeating for ever, a whole pass yields nothing. (tensorpack then spins without a word.)
+        """
+        if self.num >= 0:
+            for _ in range(self.num):
+                yield from self.ds
+            return
+        while True:
+            empty = True
+            for datapoint in self.ds:
+                empty = False
+                yield datapoint
+            if empty:
+                raise DatapointError(
+                    f"a whole pass over {type(self.ds).__name__} yields nothing, so repeating it for ever would hang:"
+                    " is the source empty, does a map drop everything, or is it a generator that runs once?"
+                )

@@ -1,0 +1,125 @@
+"""Owns the broker that lives as a child process of whoever binds an address: started, watched and ended with it.
+
+A child process and not a thread, because a training step that holds the GIL must not stall it. It ends when its
+parent's end of a pipe closes, so that a trainer killed with SIGKILL leaves its address free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dfserve
+from dfserve import errors
+from dfserve.errors import BrokerLost
+
+START = 30.0  # seconds for the child to say where it is bound; it takes a quarter of one on an idle machine
+STOP = 5.0  # seconds for the child to end before it is killed
+
+
+def private_address() -> str:
+    """Return a fresh ipc address that only its creator knows: abstract on Linux, so that no file is left behind."""
+    if platform.system() == "Linux":
+        return f"ipc://@dfserve-{secrets.token_hex(8)}"
+    return f"ipc://{tempfile.mkdtemp(prefix='dfserve-')}/broker"
+
+
+class EmbeddedBroker:
+    """A broker in a child process. A context manager.
+
+    Args:
+        binds: addresses for clients, as for `Broker`.
+        config: keyword arguments of `BrokerConfig`.
+        metrics_port: port for /metrics, or None.
+
+    Attributes:
+        address: a private address for the process that started it.
+        endpoints: what ``binds`` became, with ports resolved.
+
+    Raises:
+        AddressInUse, EndpointError, ConfigError: as the broker raised them.
+        BrokerLost: the child did not start.
+    """
+
+    def __init__(self, binds: Sequence[str], config: dict[str, Any], metrics_port: int | None = None) -> None:
+        self.address = private_address()
+        settings = {"binds": [self.address, *binds], "config": config, "metrics_port": metrics_port}
+        self._owner = os.getpid()
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "dfserve.broker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": _path_of_dfserve()},
+            start_new_session=True,  # the terminal's Ctrl-C is for the trainer
+        )
+        try:
+            assert self._child.stdin is not None
+            self._child.stdin.write(json.dumps(settings).encode() + b"\n")
+            self._child.stdin.flush()
+            self.endpoints: list[str] = self._await_ready()[1:]
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    def _await_ready(self) -> list[str]:
+        assert self._child.stdout is not None
+        if not select.select([self._child.stdout], [], [], START)[0]:
+            raise BrokerLost(f"the embedded broker (pid {self.pid}) did not start within {START:.0f} s")
+        line = self._child.stdout.readline()
+        if not line:
+            raise BrokerLost(f"the embedded broker (pid {self.pid}) ended at once, with status {self._child.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise getattr(errors, answer["error"])(answer["text"])
+        endpoints: list[str] = answer["endpoints"]
+        return endpoints
+
+    def check(self) -> None:
+        """Raise BrokerLost if the child has ended."""
+        if os.getpid() == self._owner and (status := self._child.poll()) is not None:
+            raise BrokerLost(
+                f"the embedded broker (pid {self.pid}) ended with status {status}; what it held is lost. "
+                "Make a new RemoteDataZMQ; producers will connect to it again"
+            )
+
+    def close(self) -> None:
+        """End the child: closing its input is the signal. Safe to call twice, and in a forked child (does nothing)."""
+        if os.getpid() != self._owner:
+            return
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self._child.wait(STOP)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def __enter__(self) -> EmbeddedBroker:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def _path_of_dfserve() -> str:
+    """Return a PYTHONPATH with which the child finds the very dfserve that is running here."""
+    here = str(Path(dfserve.__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return here if not inherited else os.pathsep.join([here, inherited])

@@ -1,0 +1,117 @@
+"""Owns the tree of errors that dfserve raises.
+
+::
+
+    DfserveError
+    ├── ConfigError (ValueError)          an argument, flag or address that cannot work
+    │   ├── EndpointError                 an address that is not tcp://host:port or ipc://path, or must not be used
+    │   │   └── AddressInUse              somebody else holds it (names the pid)
+    │   └── FactoryError                  MODULE:FACTORY cannot be loaded or returns no pipeline
+    ├── EncodeError (TypeError)           a value that cannot travel, found at the sender (names the component)
+    ├── BlockTooLarge                     a block that no limit of the broker's admits (names the flag to raise)
+    ├── WireError                         bytes that break the protocol (`reason` is the metric's label)
+    ├── BrokerLost                        the embedded broker ended, or a broker refused us
+    ├── Starved (TimeoutError)            nothing arrived within the timeout (says who is missing)
+    └── RemoteError                       something failed on a data machine
+        ├── PipelineError                 the pipeline raised: key, host, worker, remote traceback
+        └── WorkerLost                    a worker died in the middle of a finite pass
+"""
+
+from __future__ import annotations
+
+
+class DfserveError(Exception):
+    """Base of everything that dfserve raises on purpose."""
+
+
+class ConfigError(DfserveError, ValueError):
+    """An argument, flag, variable or address that cannot work."""
+
+
+class EndpointError(ConfigError):
+    """An address that dfserve cannot or must not use."""
+
+
+class AddressInUse(EndpointError):  # noqa: N818  # says what happened, as httpx's do
+    """The address is bound already; the message names the process that holds it, where the system tells."""
+
+
+class FactoryError(ConfigError):
+    """``MODULE:FACTORY`` does not name something that makes a pipeline."""
+
+
+class EncodeError(DfserveError, TypeError):
+    """A value that cannot travel. Raised at the sender, before anything is sent, naming the component."""
+
+
+class BlockTooLarge(DfserveError):  # noqa: N818  # says what happened, as httpx's do
+    """A block larger than the broker's limits admit; the message names the flag to raise."""
+
+
+class WireError(DfserveError):
+    """Bytes that break the protocol.
+
+    Attributes:
+        reason: one short word for the ``reason`` label of ``dfserve_bad_messages_total``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BrokerLost(DfserveError):  # noqa: N818  # says what happened, as httpx's do
+    """The embedded broker ended, or a broker refused this client; the message says why."""
+
+
+class Starved(DfserveError, TimeoutError):  # noqa: N818  # as above
+    """Nothing arrived within the consumer's ``timeout``; the message says who is missing and since when."""
+
+
+class RemoteError(DfserveError):
+    """Something failed on a data machine.
+
+    Attributes:
+        host: name of the data machine.
+        worker: name of the worker, ``host/slot`` as in the ``producer`` label of the metrics.
+    """
+
+    def __init__(self, message: str, *, host: str = "", worker: str = "") -> None:
+        super().__init__(message)
+        self.host = host
+        self.worker = worker
+
+
+class PipelineError(RemoteError):
+    """The pipeline raised on a data machine.
+
+    Attributes:
+        key: what the failing item is called: its file name where one is known, else its position in the pass.
+        kind: the name of the exception's class over there, e.g. ``"ValueError"``.
+        remote_traceback: the traceback as it was printed over there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str = "",
+        kind: str = "",
+        host: str = "",
+        worker: str = "",
+        remote_traceback: str = "",
+    ) -> None:
+        super().__init__(message, host=host, worker=worker)
+        self.key = key
+        self.kind = kind
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return (
+            f"{text}\n\nRemote traceback ({self.worker}):\n{self.remote_traceback}" if self.remote_traceback else text
+        )
+
+
+class WorkerLost(RemoteError):  # noqa: N818  # says what happened, as httpx's do
+    """A worker died in the middle of a finite pass, so the pass is not complete."""

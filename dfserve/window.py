@@ -1,0 +1,36 @@
+"""Owns the rule for how much a worker or a consumer may have in flight: a count of datapoints within byte bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dfserve.errors import ConfigError
+
+# Under this, `hwm` does not bind: tensorpack's high-water mark did not count what lay in the kernel's socket buffers
+# either, a few MiB, and without it 50 datapoints of 2 KB would be a tenth of a block in flight.
+FLOOR_BYTES = 4 << 20
+# Over this no further block is taken in, whatever `hwm` says: 50 batches of 38 MB would be 1.9 GB in every worker.
+CEILING_BYTES = 64 << 20
+# One block on its way while the next is made; less would stop and wait for every large batch.
+FLOOR_BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """How much may be in flight.
+
+    Attributes:
+        hwm: datapoints, at least 1. It binds between the two byte bounds above.
+    """
+
+    hwm: int
+
+    def __post_init__(self) -> None:
+        if self.hwm < 1:
+            raise ConfigError(f"hwm is {self.hwm}; it counts datapoints in flight and must be at least 1")
+
+    def has_room(self, blocks: int, datapoints: int, nbytes: int) -> bool:
+        """Tell whether one more block may be put in flight beside what is there."""
+        if blocks < FLOOR_BLOCKS:
+            return True
+        return nbytes < FLOOR_BYTES or (datapoints < self.hwm and nbytes < CEILING_BYTES)

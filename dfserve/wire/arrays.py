@@ -1,0 +1,46 @@
+"""Owns the two ways between an array and the raw bytes of a frame: the sender's copy and the receiver's view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def is_array(value: object) -> bool:
+    """Tell whether a value travels as an array: an ndarray, or a memmap (it comes back as an ndarray), no subclass."""
+    kind = type(value)
+    return kind is np.ndarray or kind is np.memmap
+
+
+def blank(nbytes: int, dtype: np.dtype[Any]) -> Array:
+    """Return uint8 memory for arrays of a dtype: zeroed if the dtype may have gaps, which must not carry our memory."""
+    return np.zeros(nbytes, np.uint8) if dtype.kind == "V" else np.empty(nbytes, np.uint8)
+
+
+def array_bytes(value: Array) -> Array:
+    """Return a copy of an array's elements in C order as uint8 of shape (nbytes,)."""
+    raw = blank(value.nbytes, value.dtype)
+    np.ndarray(value.shape, value.dtype, buffer=raw.data)[...] = value
+    return raw
+
+
+def locked(frame: memoryview) -> Array:
+    """Return a read-only frame as uint8. Arrays over it cannot be made writable, not even if the frame's owner is."""
+    return np.frombuffer(frame, np.uint8)  # numpy.ndarray(buffer=frame) would go round the memoryview, to the owner
+
+
+def array_view(memory: Array | bytes, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> Array:
+    """Return a read-only array over the bytes of a locked frame or of a body, which it keeps alive.
+
+    The caller has checked that there are enough. No copy, unless the bytes do not lie as the dtype's alignment
+    asks (libzmq packs short frames one after another): some extension modules crash on such arrays.
+    """
+    array: Array = np.ndarray(shape, dtype, buffer=memory, offset=offset)
+    if not array.flags.aligned:
+        copy = array.copy()
+        copy.flags.writeable = False
+        array = copy[...]  # of a view, the flag cannot be taken back
+    return array

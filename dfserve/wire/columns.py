@@ -1,0 +1,275 @@
+"""Owns the columns of a block under construction: one for each component, filled row by row.
+
+A column of arrays of one shape is a *stack*: one buffer of shape (rows, *shape). When another shape comes it turns
+*ragged*: one buffer in which each row starts at a multiple of 64 bytes. Numpy scalars make a stack too. All else is a
+column of *values*, packed at once so that a list which the pipeline changes later is not changed here.
+
+Every column has ``put(value, row, room) -> int``, which copies the value as row ``row`` and returns the bytes that it
+took, or ``REFUSED`` if it belongs into another block (it raises EncodeError only if it could go into none), and
+``cut(rows)``, which takes back the rows from ``rows`` on. ``closed(rows, number)`` returns its description in the body,
+as msgpack, and its frame, which gets that number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dfserve.wire.arrays import Array, blank, is_array
+from dfserve.wire.dtypes import dtype_spec, scalar_stackable
+from dfserve.wire.values import PLAIN_TYPES, ValueWriter, check_array
+
+REFUSED = -1
+ALIGNMENT = 64  # bytes; a cache line, and what vector code asks for
+COLUMN_BYTES = 16  # what the headers in a column's description take, at most
+VALUES, STACK, RAGGED = range(3)  # the first entry of a column's description in the body
+
+
+def aligned(offset: int) -> int:
+    """Return the first multiple of ``ALIGNMENT`` that is not below the offset."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
+class Buffer:
+    """uint8 memory that grows by doubling and gives back what it did not need.
+
+    Args:
+        dtype: of the arrays that go into it.
+        nbytes: first size; memory that is not written to costs nothing but addresses.
+        most: bytes that it may grow to.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], nbytes: int, most: int) -> None:
+        self.raw = blank(min(nbytes, most), dtype)
+        self._dtype = dtype
+        self._most = most
+
+    def reserve(self, needed: int, used: int) -> bool:
+        """Make room for ``needed`` bytes, keeping the first ``used``; return False if that passes the limit."""
+        if needed > self._most:
+            return False
+        if needed > len(self.raw):
+            raw = blank(min(max(needed, 2 * len(self.raw)), self._most), self._dtype)
+            raw[:used] = self.raw[:used]
+            self.raw = raw
+        return True
+
+    def frame(self, used: int) -> memoryview:
+        """Return the first ``used`` bytes as a frame that does not hold on to more than twice its size."""
+        raw = self.raw[:used]
+        return (raw.copy() if 2 * used < len(self.raw) else raw).data
+
+
+class ValueColumn:
+    """Values that travel in the body."""
+
+    ragged = False
+
+    def __init__(self, writer: ValueWriter) -> None:
+        self._writer = writer
+        self._pack = writer.pack
+        self._fast = writer.fast
+        self._packed: list[bytes] = []
+
+    def put(self, value: object, _row: int, room: int) -> int:
+        """Pack one value. A bare array or numpy scalar is refused: its column is of another kind."""
+        if type(value) in PLAIN_TYPES:
+            try:
+                packed = self._fast(value)
+            except ValueError:
+                packed = self._pack(value)
+            size = len(packed)
+        else:
+            if is_array(value) or is_stackable(value):
+                return REFUSED
+            frames = self._writer.frames
+            before = len(frames)
+            packed = self._pack(value)
+            size = len(packed) + sum(map(len, frames[before:]))
+        if size > room:
+            return REFUSED
+        self._packed.append(packed)
+        return size
+
+    def cut(self, rows: int) -> None:
+        """Take back the rows from ``rows`` on, but not the writer's frames, which columns share."""
+        del self._packed[rows:]
+
+    def body_bytes(self, rows: int) -> int:
+        """Return the bytes that the column takes in the body, at most."""
+        return COLUMN_BYTES + sum(map(len, self._packed[:rows]))
+
+    def closed(self, rows: int, _number: int) -> tuple[bytes, None]:
+        """Return the description; the values are part of it, and there is no frame."""
+        return b"".join([array_header(2), self._fast(VALUES), array_header(rows), *self._packed]), None
+
+
+def array_header(length: int) -> bytes:
+    """Return the msgpack header of an array whose entries are packed already."""
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def is_stackable(value: object) -> bool:
+    """Tell whether a value is a numpy scalar that travels in a stack."""
+    return isinstance(value, np.generic) and scalar_stackable(value.dtype)
+
+
+class RaggedColumn:
+    """Arrays of one dtype and any shapes.
+
+    Args:
+        dtype: of the arrays.
+        nbytes: first size of the buffer.
+        writer: of the block.
+    """
+
+    ragged = True
+
+    def __init__(self, dtype: np.dtype[Any], nbytes: int, writer: ValueWriter) -> None:
+        self._spec = dtype_spec(dtype)
+        self._dtype = dtype
+        self._writer = writer
+        self._buffer = Buffer(dtype, nbytes, writer.limits.max_frame)
+        self._shapes: list[tuple[int, ...]] = []
+        self._ends = [0]
+
+    def put(self, value: Any, _row: int, room: int) -> int:
+        """Copy one array."""
+        if not is_array(value) or value.dtype != self._dtype:
+            return REFUSED
+        check_array(value, self._writer.limits)
+        used = self._ends[-1]
+        start = aligned(used)
+        end: int = start + value.nbytes
+        taken: int = end - used + 3 + 5 * value.ndim  # the shape goes into the body
+        if taken > room or not self._buffer.reserve(end, used):
+            return REFUSED
+        raw = self._buffer.raw
+        raw[used:start] = 0
+        np.ndarray(value.shape, self._dtype, buffer=raw.data, offset=start)[...] = value
+        self._ends.append(end)
+        self._shapes.append(value.shape)
+        return taken
+
+    def cut(self, rows: int) -> None:
+        """Take back the rows from ``rows`` on."""
+        del self._ends[rows + 1 :], self._shapes[rows:]
+
+    def body_bytes(self, rows: int) -> int:
+        """Return the bytes that the column takes in the body, at most."""
+        return COLUMN_BYTES + len(self._writer.describe([self._spec, self._shapes[:rows]]))
+
+    def closed(self, _rows: int, number: int) -> tuple[bytes, memoryview]:
+        """Return the description and the frame."""
+        return self._writer.describe([RAGGED, self._spec, self._shapes, number]), self._buffer.frame(self._ends[-1])
+
+
+class StackColumn:
+    """Arrays of one dtype and shape; it turns ragged when another shape comes.
+
+    Args:
+        first: the first array, or the first numpy scalar.
+        rows: rows to make room for at first.
+        writer: of the block.
+
+    Raises:
+        EncodeError: the array cannot travel.
+    """
+
+    _scalars = False  # what comes back from an array of shape (): arrays, or numpy scalars
+
+    def __init__(self, first: Any, rows: int, writer: ValueWriter) -> None:
+        self._spec = dtype_spec(first.dtype)
+        check_array(first, writer.limits)
+        self._dtype = first.dtype
+        self._shape: tuple[int, ...] = first.shape
+        self._size: int = first.nbytes
+        self._writer = writer
+        self._buffer = Buffer(first.dtype, rows * self._size, writer.limits.max_frame)
+        self._rows = self._typed(rows)
+        self._ragged: RaggedColumn | None = None
+
+    @property
+    def ragged(self) -> bool:
+        """Whether arrays of several shapes came."""
+        return self._ragged is not None
+
+    def put(self, value: Any, row: int, room: int) -> int:
+        """Copy one array."""
+        if type(value) is not np.ndarray and not is_array(value):
+            return REFUSED
+        dtype = value.dtype
+        if dtype is not self._dtype and dtype != self._dtype:
+            return REFUSED
+        if self._ragged is not None or value.shape != self._shape:
+            return self._put_ragged(value, row, room)
+        return self._write(value, row, room)
+
+    def _write(self, value: Any, row: int, room: int) -> int:
+        size = self._size
+        if size > room:
+            return REFUSED
+        try:
+            self._rows[row] = value
+        except IndexError:
+            if not self._buffer.reserve((row + 1) * size, row * size):
+                return REFUSED
+            self._rows = self._typed(2 * row + 1)
+            self._rows[row] = value
+        return size
+
+    def _typed(self, rows: int) -> Array:
+        raw = self._buffer.raw
+        rows = len(raw) // self._size if self._size else rows  # arrays without elements: as many as asked
+        typed: Array = np.ndarray((rows, *self._shape), self._dtype, buffer=raw.data)
+        return typed
+
+    def _put_ragged(self, value: Array, row: int, room: int) -> int:
+        if self._ragged is None:
+            if value.nbytes > room:
+                return REFUSED
+            turned = RaggedColumn(self._dtype, len(self._buffer.raw) + row * ALIGNMENT, self._writer)
+            for index in range(row):
+                if turned.put(self._rows[index, ...], index, self._writer.limits.max_frame) < 0:
+                    return REFUSED
+            self._ragged = turned
+        return self._ragged.put(value, row, room)
+
+    def cut(self, rows: int) -> None:
+        """Take back the rows from ``rows`` on; in a stack the next ones are written over them."""
+        if self._ragged is not None:
+            self._ragged.cut(rows)
+
+    def body_bytes(self, rows: int) -> int:
+        """Return the bytes that the column takes in the body, at most."""
+        return COLUMN_BYTES + len(self._described(0)) if self._ragged is None else self._ragged.body_bytes(rows)
+
+    def closed(self, rows: int, number: int) -> tuple[bytes, memoryview]:
+        """Return the description and the frame."""
+        if self._ragged is not None:
+            return self._ragged.closed(rows, number)
+        return self._described(number), self._buffer.frame(rows * self._size)
+
+    def _described(self, number: int) -> bytes:
+        return self._writer.describe([STACK, self._spec, self._shape, number, self._scalars])
+
+
+class ScalarColumn(StackColumn):
+    """Numpy scalars of one dtype."""
+
+    _scalars = True
+
+    def __init__(self, first: Any, rows: int, writer: ValueWriter) -> None:
+        super().__init__(first, rows, writer)
+        self._type = type(first)
+        self._one_dtype = first.dtype.kind not in "mMV"  # of these three the type does not tell the whole dtype
+
+    def put(self, value: Any, row: int, room: int) -> int:
+        """Copy one scalar."""
+        if type(value) is not self._type or not (self._one_dtype or value.dtype == self._dtype):
+            return REFUSED
+        return self._write(value, row, room)
+
+
+Column = ValueColumn | StackColumn | RaggedColumn

@@ -1,0 +1,323 @@
+"""Owns the messages between clients and the broker: their kinds, their fields and their checks, as pure functions.
+
+A message is a list of frames: a header of five bytes (magic, protocol version, kind), a msgpack map, and for the two
+kinds that carry a block the frames of that block, which this module never looks into. Fields are checked against the
+annotations of the message's class; unknown fields are ignored, so that a later minor version can add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, get_type_hints
+
+from dfserve.errors import WireError
+from dfserve.wire.unpatched import Packer, unpackb
+
+MAGIC = b"dfs"
+VERSION = 1  # changes when a peer of the old version could misread a message
+HEADER_BYTES = len(MAGIC) + 2
+SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
+MAX_CONTROL_BODY = 256 << 10  # bytes; the largest is a FAIL with its traceback, cut at the sender to MAX_TEXT
+MAX_TEXT = 64 << 10  # characters of one text field
+MAX_LIST = 4096  # entries of one list field
+MAX_INT = 1 << 62  # sequence numbers and byte counts stay far below
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base of all messages. ``CODE`` is the kind's byte in the header."""
+
+    CODE: ClassVar[int]
+    CARRIES_BLOCK: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class ProducerHello(Message):
+    """A worker says who it is, in answer to WHO. ``base`` is the number of its first unacknowledged block."""
+
+    CODE: ClassVar[int] = 1
+    session: bytes
+    name: str  # host/slot: the `producer` label of the metrics
+    host: str
+    pid: int
+    pipeline: str
+    passes: int  # 0 = for ever
+    base: int
+    broker: bytes  # the broker instance that acknowledged what lies before base; empty at first
+    uncertain: int  # blocks that another broker instance took and may have lost
+    restarts: int  # how often the slot's worker has died before
+
+
+@dataclass(frozen=True)
+class ConsumerHello(Message):
+    """A consumer says who it is, in answer to WHO, and what it holds (of ``broker``'s deliveries)."""
+
+    CODE: ClassVar[int] = 2
+    session: bytes
+    name: str
+    host: str
+    pid: int
+    pipeline: str
+    group: str
+    hwm: int
+    lag: str
+    min_producers: int
+    broker: bytes
+    received: int
+    done: int
+
+
+@dataclass(frozen=True)
+class Offer(Message):
+    """The sizes in bytes of blocks that a worker holds, numbered from ``first``."""
+
+    CODE: ClassVar[int] = 3
+    first: int
+    sizes: list[int]
+
+
+@dataclass(frozen=True)
+class Block(Message):
+    """A block of ``count`` datapoints."""
+
+    CODE: ClassVar[int] = 4
+    CARRIES_BLOCK: ClassVar[bool] = True
+    seq: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Fail(Message):
+    """The pipeline raised. Numbered like a block, so that what came before it arrives before it."""
+
+    CODE: ClassVar[int] = 5
+    seq: int
+    key: str
+    kind: str
+    text: str
+    traceback: str
+    fatal: bool  # the worker's finite pass is broken by it
+
+
+@dataclass(frozen=True)
+class Finish(Message):
+    """The clean end of a worker's last pass. Numbered like a block."""
+
+    CODE: ClassVar[int] = 6
+    seq: int
+
+
+@dataclass(frozen=True)
+class WorkerBeat(Message):
+    """A worker's heartbeat: the last block that it offered, knows to be granted, and sent; seconds it was blocked."""
+
+    CODE: ClassVar[int] = 7
+    offered: int
+    granted: int
+    sent: int
+    blocked: float
+
+
+@dataclass(frozen=True)
+class Done(Message):
+    """A consumer has handed out everything up to a delivery; also its heartbeat. ``waited`` in seconds so far."""
+
+    CODE: ClassVar[int] = 8
+    done: int
+    waited: float
+
+
+@dataclass(frozen=True)
+class Bye(Message):
+    """A client leaves. For a consumer: ``done`` as in Done, and ``partial`` datapoints of the delivery after it."""
+
+    CODE: ClassVar[int] = 9
+    done: int
+    partial: int
+
+
+@dataclass(frozen=True)
+class Obituary(Message):
+    """A supervisor reports the death of a worker that it saw."""
+
+    CODE: ClassVar[int] = 10
+    session: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Who(Message):
+    """The broker asks a connection who it is; the answer is a hello."""
+
+    CODE: ClassVar[int] = 32
+
+
+@dataclass(frozen=True)
+class ProducerWelcome(Message):
+    """The broker knows the worker now, and has its blocks up to ``acked``. All grants before this are void."""
+
+    CODE: ClassVar[int] = 33
+    broker: bytes
+    acked: int
+    max_frame: int
+    budget: int
+
+
+@dataclass(frozen=True)
+class Credit(Message):
+    """Has blocks up to ``acked``; blocks up to ``granted`` may be sent; ``released`` blocks were consumed by all."""
+
+    CODE: ClassVar[int] = 34
+    acked: int
+    granted: int
+    released: int
+
+
+@dataclass(frozen=True)
+class ConsumerWelcome(Message):
+    """The broker knows the consumer now."""
+
+    CODE: ClassVar[int] = 35
+    broker: bytes
+
+
+@dataclass(frozen=True)
+class Deliver(Message):
+    """A block for a consumer, whose first ``skip`` datapoints were handed out already by one that left."""
+
+    CODE: ClassVar[int] = 36
+    CARRIES_BLOCK: ClassVar[bool] = True
+    delivery: int
+    count: int
+    skip: int
+    source: str
+    again: bool  # in doubt: it was sent to a consumer that died, which may have seen it
+
+
+@dataclass(frozen=True)
+class DeliverFailure(Message):
+    """A pipeline's exception, for one consumer of each group."""
+
+    CODE: ClassVar[int] = 37
+    delivery: int
+    key: str
+    kind: str
+    text: str
+    traceback: str
+    host: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class DeliverEnd(Message):
+    """The stream ended: ``finished`` workers cleanly, ``broken`` (worker: reason) not."""
+
+    CODE: ClassVar[int] = 38
+    delivery: int
+    finished: int
+    broken: list[str]
+
+
+@dataclass(frozen=True)
+class ConsumerBeat(Message):
+    """What a waiting consumer wants to know. ``sent``: the number of its last delivery."""
+
+    CODE: ClassVar[int] = 39
+    sent: int
+    producers: int  # live now
+    finished: int  # ended cleanly so far
+    lost: list[str]  # the last few that were lost, with the reason
+    queued: int  # datapoints waiting at the broker for this group
+    occupancy: float  # queued bytes / budget
+
+
+@dataclass(frozen=True)
+class Beat(Message):
+    """The broker lives."""
+
+    CODE: ClassVar[int] = 40
+
+
+@dataclass(frozen=True)
+class Refused(Message):
+    """The broker will not serve this client. ``kind`` is "config", a WireError's reason, or "expired": the consumer
+    was away for too long, others have what it held, and it may come back under another session id."""
+
+    CODE: ClassVar[int] = 41
+    kind: str
+    text: str
+
+
+KINDS: dict[int, type[Message]] = {kind.CODE: kind for kind in Message.__subclasses__()}
+_HINTS: dict[type[Message], dict[str, Any]] = {
+    kind: {field.name: get_type_hints(kind)[field.name] for field in fields(kind)} for kind in KINDS.values()
+}
+_HEADERS: dict[type[Message], bytes] = {kind: MAGIC + bytes([VERSION, kind.CODE]) for kind in KINDS.values()}
+
+
+def encode(message: Message) -> list[bytes]:
+    """Return the two control frames of a message; the frames of a block, if it carries one, follow them."""
+    return [_HEADERS[type(message)], Packer().pack(vars(message))]
+
+
+def decode(header: bytes, body: bytes, block_frames: int) -> Message:
+    """Read the two control frames of a message that is followed by ``block_frames`` more frames.
+
+    Raises:
+        WireError: with reason ``magic``, ``version``, ``kind``, ``frames``, ``limits`` or ``body``.
+    """
+    kind = _kind_of(header)
+    if bool(block_frames) is not kind.CARRIES_BLOCK:
+        raise WireError("frames", f"{kind.__name__} came with {block_frames} block frames")
+    if len(body) > MAX_CONTROL_BODY:
+        raise WireError("limits", f"control body of {len(body)} bytes exceeds {MAX_CONTROL_BODY}")
+    try:
+        found = unpackb(body, max_ext_len=0)
+    except Exception as error:  # noqa: BLE001  # msgpack raises its own and several built-in errors on bad bytes
+        raise WireError("body", f"control body is not msgpack: {type(error).__name__}") from None
+    if not isinstance(found, dict):
+        raise WireError("body", "control body is not a map")
+    hints = _HINTS[kind]
+    return kind(**{name: _checked(kind, name, found.get(name), hint) for name, hint in hints.items()})
+
+
+def _kind_of(header: bytes) -> type[Message]:
+    if len(header) != HEADER_BYTES or header[:3] != MAGIC:
+        raise WireError("magic", "not a dfserve message")
+    if header[3] != VERSION:
+        raise WireError(
+            "version", f"peer speaks protocol {header[3]}, this one {VERSION}; install the same dfserve on both"
+        )
+    kind = KINDS.get(header[4])
+    if kind is None:
+        raise WireError("kind", f"unknown kind of message {header[4]}")
+    return kind
+
+
+def _checked(kind: type[Message], name: str, value: Any, hint: Any) -> Any:
+    if hint is bool:
+        good = isinstance(value, bool)
+    elif hint is int:
+        good = type(value) is int and 0 <= value < MAX_INT
+    elif hint is float:
+        good = type(value) in (int, float) and 0 <= value < MAX_INT
+    elif hint is str:
+        good = isinstance(value, str) and len(value) <= MAX_TEXT
+    elif hint is bytes:
+        good = isinstance(value, bytes) and len(value) in (0, SESSION_BYTES)
+    else:
+        inner = int if hint == list[int] else str
+        good = (
+            isinstance(value, list)
+            and len(value) <= MAX_LIST
+            and bool([_checked(kind, name, v, inner) for v in value] or True)
+        )
+    if not good:
+        raise WireError("body", f"{kind.__name__}.{name} is missing, of another type or out of range")
+    return value
+
+
+def is_probe(frames: Sequence[bytes]) -> bool:
+    """Tell whether this is the empty message that libzmq sends for a client on each new connection."""
+    return len(frames) == 1 and len(frames[0]) == 0

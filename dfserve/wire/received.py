@@ -1,0 +1,165 @@
+"""Owns the receiver's side of a block: every check that its frames must pass, and the columns that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dfserve.errors import WireError
+from dfserve.wire.arrays import Array, array_view, locked
+from dfserve.wire.columns import RAGGED, STACK, VALUES, aligned
+from dfserve.wire.dtypes import read_dtype, read_shape, scalar_stackable
+from dfserve.wire.limits import Limits
+from dfserve.wire.reader import Reader
+
+Rows = Callable[[], Iterable[Any]]  # makes a column's components, one for each datapoint
+
+
+@dataclass(frozen=True)
+class Received:
+    """A block that passed every check; calling a column cannot fail any more.
+
+    Attributes:
+        count: datapoints.
+        kind: 0, 1 or 2 for datapoints that are lists, tuples or dicts.
+        keys: of dict datapoints, else empty.
+        columns: one for each component.
+    """
+
+    count: int
+    kind: int
+    keys: list[Any]
+    columns: list[Rows]
+
+
+def received(frames: Sequence[Any], limits: Limits, build: bool) -> Received:
+    """Check the frames of a block.
+
+    Args:
+        frames: objects with the buffer protocol, which stay alive as long as the arrays over them.
+        limits: checked before anything is allocated.
+        build: make nested arrays too; without it ``columns`` must not be called.
+
+    Raises:
+        WireError: with reason ``frames``, ``limits``, ``body``, ``dtype`` or ``shape``, and nothing else.
+    """
+    try:
+        return _received(Reader(_views(frames, limits), limits, build))
+    except WireError:
+        raise
+    except (MemoryError, RecursionError) as error:
+        raise WireError("limits", f"a block takes more than this machine has: {type(error).__name__}") from None
+    except Exception as error:  # noqa: BLE001  # msgpack and hash() raise a dozen kinds on bad bytes
+        raise WireError("body", f"a block's body is malformed: {type(error).__name__}: {error}"[:200]) from None
+
+
+def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview]:
+    if not 1 <= len(frames) <= limits.max_frames:
+        raise WireError("limits", f"a block has {len(frames)} frames; it may have 1 to {limits.max_frames}")
+    views = [_bytes_view(frame) for frame in frames]
+    longest = max(map(len, views))
+    if longest > limits.max_frame:
+        raise WireError("limits", f"a frame has {longest} bytes; it may have {limits.max_frame}")
+    if len(views[0]) > limits.max_body:
+        raise WireError("limits", f"a body has {len(views[0])} bytes; it may have {limits.max_body}")
+    return views
+
+
+def _bytes_view(frame: Any) -> memoryview:
+    view = memoryview(frame).toreadonly()
+    return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
+
+
+def _received(reader: Reader) -> Received:
+    count, kind, keys, columns = _list(reader.body())
+    if type(count) is not int or type(kind) is not int or kind not in (0, 1, 2):
+        raise WireError("body", "the head of a block is not [count, kind, keys, columns]")
+    if not 1 <= count <= reader.limits.max_count:
+        raise WireError("limits", f"a block has {count} datapoints; it may have 1 to {reader.limits.max_count}")
+    names = _keys(reader, kind, keys, len(_list(columns)))
+    found = [_column(reader, count, column) for column in columns]
+    reader.finish()
+    return Received(count, kind, names, found)
+
+
+def _keys(reader: Reader, kind: int, keys: object, width: int) -> list[Any]:
+    if kind != 2:
+        if keys is not None:
+            raise WireError("body", "datapoints that are no dicts have keys")
+        return []
+    names = _list(keys)
+    reader.check_values(names)
+    if len(names) != width or len(set(names)) != width:
+        raise WireError("body", f"dict datapoints of {width} components have {len(names)} keys, or two equal ones")
+    return names
+
+
+def _column(reader: Reader, count: int, column: Any) -> Rows:
+    code, *rest = _list(column)
+    if type(code) is int and code == VALUES:
+        return _values(reader, count, *rest)
+    if type(code) is int and code == STACK:
+        return _stack(reader, count, *rest)
+    if type(code) is int and code == RAGGED:
+        return _ragged(reader, count, *rest)
+    raise WireError("body", "a column is of an unknown kind")
+
+
+def _values(reader: Reader, count: int, values: Any) -> Rows:
+    _require_rows(_list(values), count)
+    reader.check_values(values)
+    return lambda: values
+
+
+def _stack(reader: Reader, count: int, spec: Any, dims: Any, number: Any, scalars: Any) -> Rows:
+    dtype = read_dtype(spec)
+    shape, elements = read_shape(dims, dtype.itemsize, reader.limits.max_frame)
+    if type(scalars) is not bool or (scalars and (shape or not scalar_stackable(dtype))):
+        raise WireError("dtype", f"a stack of shape {shape} and dtype {dtype} cannot hold numpy scalars")
+    frame = reader.claim(number)
+    _require_bytes(frame, count * elements * dtype.itemsize)
+    return lambda: _rows(array_view(locked(frame), dtype, (count, *shape)), scalars)
+
+
+def _rows(stack: Array, scalars: bool) -> list[Any]:
+    if scalars or stack.ndim > 1:
+        return list(stack)
+    return [stack[row, ...] for row in range(len(stack))]  # the ellipsis makes 0-d arrays, not scalars
+
+
+def _ragged(reader: Reader, count: int, spec: Any, shapes: Any, number: Any) -> Rows:
+    dtype = read_dtype(spec)
+    _require_rows(_list(shapes), count)
+    places = []
+    end = 0
+    for dims in shapes:
+        shape, elements = read_shape(dims, dtype.itemsize, reader.limits.max_frame)
+        start = aligned(end)
+        end = start + elements * dtype.itemsize
+        places.append((shape, start))
+    frame = reader.claim(number)
+    _require_bytes(frame, end)
+    return lambda: _ragged_rows(locked(frame), dtype, places)
+
+
+def _ragged_rows(memory: Array, dtype: np.dtype[Any], places: list[tuple[tuple[int, ...], int]]) -> list[Array]:
+    return [array_view(memory, dtype, shape, start) for shape, start in places]
+
+
+def _list(found: Any) -> list[Any]:
+    if type(found) is not list:
+        raise WireError("body", "a list is missing in a block's body")
+    return found
+
+
+def _require_rows(rows: list[Any], count: int) -> None:
+    if len(rows) != count:
+        raise WireError("body", f"a column has {len(rows)} rows in a block of {count} datapoints")
+
+
+def _require_bytes(frame: memoryview, expected: int) -> None:
+    if len(frame) != expected:
+        raise WireError("frames", f"a frame has {len(frame)} bytes where dtype and shape say {expected}")

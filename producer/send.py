@@ -1,0 +1,110 @@
+"""Owns `send_dataflow_zmq`, the call that sends a pipeline's datapoints from any Python program."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from typing import Any
+
+from dfserve import endpoints
+from dfserve.dataflow.adapt import as_dataflow
+from dfserve.embedded import EmbeddedBroker
+from dfserve.errors import ConfigError
+from dfserve.producer.passes import run_passes
+from dfserve.producer.sender import Sender
+from dfserve.wire.messages import SESSION_BYTES, ProducerHello
+
+log = logging.getLogger("dfserve.producer")
+
+
+def send_dataflow_zmq(
+    df: Any,
+    addr: str,
+    hwm: int = 50,
+    format: str | None = None,  # tensorpack's name
+    bind: bool = False,
+    *,
+    passes: int | None = None,
+    pipeline: str = "default",
+    queue_bytes: int = 1 << 30,
+) -> None:
+    """Run a pipeline and send its datapoints to ``addr``.
+
+    With ``bind=False`` a broker is expected there (`RemoteDataZMQ(addr)` or ``dfserve broker``); it may come later,
+    and come back after it was gone. With ``bind=True`` this call hosts the broker, and each
+    ``RemoteDataZMQ(addr, bind=False)`` gets a share.
+
+    Every datapoint is copied once, when the pipeline yields it, so that a pipeline may reuse its arrays.
+
+    Args:
+        df: a DataFlow (its ``reset_state`` is called here), anything with ``__len__`` and ``__getitem__``, an iterable.
+        addr: ``tcp://host:port`` or ``ipc://path``, ``ipc://@name`` (abstract, Linux).
+        hwm: datapoints in flight, that is sent and not received at the broker. At least 4 MiB of small ones, at most
+            64 MiB of large ones (but never less than two blocks) are in flight whatever it says; 50 is tensorpack's.
+        format: None speaks to dfserve. ``"msgpack"`` speaks to tensorpack's RemoteDataZMQ when that runs with
+            ``TENSORPACK_SERIALIZE=msgpack``, and ``"zmq_ops"`` to tensorpack's TensorFlow op; these two are bare
+            PUSH sockets without receipts, credit or groups.
+        bind: host the broker here.
+        passes: None repeats for ever; a number sends that many passes, waits until the broker (with ``bind=True``:
+            until consumers) have everything, and returns.
+        pipeline: the name that consumers ask for.
+        queue_bytes: the hosted broker's budget, for ``bind=True``.
+
+    Raises:
+        EncodeError, BlockTooLarge: a datapoint cannot travel; names the component or the limit.
+        EndpointError: ``addr`` is no address, or (``bind=True``) is taken.
+        ConfigError, WireError: the broker refused us.
+        Exception: whatever the pipeline raises, after its consumers were told.
+    """
+    if passes is not None and passes < 1:
+        raise ConfigError(f"passes is {passes}; give a number of passes from 1, or None to repeat for ever")
+    flow = as_dataflow(df)
+    if format is not None:
+        _send_plain(flow, addr, hwm, format, bind, passes)
+        return
+    with contextlib.ExitStack() as stack:
+        if bind:
+            _warn_if_open(addr)
+            addr = stack.enter_context(EmbeddedBroker([addr], {"queue_bytes": queue_bytes})).address
+        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm))
+        counter = run_passes(flow, sender, passes)
+        sender.drain(consumed=bind)
+        log.info("sent %d datapoints in %d passes", counter.datapoints, counter.passes)
+
+
+def host_name() -> str:
+    """Return what this data machine is called in the metrics: ``DFSERVE_NAME``, or the host's name."""
+    return os.environ.get("DFSERVE_NAME") or socket.gethostname()
+
+
+def introduce(place: str, pipeline: str, passes: int | None, restarts: int = 0) -> ProducerHello:
+    """Make a worker's introduction, with a fresh session id. It is named ``host/place``."""
+    host = host_name()
+    return ProducerHello(
+        session=secrets.token_bytes(SESSION_BYTES),
+        name=f"{host}/{place}",
+        host=host,
+        pid=os.getpid(),
+        pipeline=pipeline,
+        passes=passes or 0,
+        base=1,
+        broker=b"",
+        uncertain=0,
+        restarts=restarts,
+    )
+
+
+def _warn_if_open(addr: str) -> None:
+    endpoint = endpoints.parse(addr)
+    if not endpoints.is_loopback(endpoint):
+        log.warning("%s can be reached from other hosts and asks for no key; bind a private network's address", addr)
+
+
+def _send_plain(df: Any, addr: str, hwm: int, name: str, bind: bool, passes: int | None) -> None:
+    from dfserve.formats import dumps_of
+    from dfserve.producer.plain import send_plain
+
+    send_plain(df, addr, hwm=hwm, dumps=dumps_of(name), bind=bind, passes=passes)

@@ -1,0 +1,249 @@
+"""Owns the producer daemon's processes: it forks workers, restarts those that die, and ends them all within the grace.
+
+It has no thread, so that forking is safe at any time, and the pipeline is built once, before the first fork: a million
+files on a network share are listed once per machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from http.server import HTTPServer
+from types import FrameType
+
+from dfserve.client import Connection
+from dfserve.dataflow.base import DataFlow
+from dfserve.producer.board import Board
+from dfserve.producer.send import host_name, introduce
+from dfserve.producer.worker import DONE, KILLED, RAISED, Task, work
+from dfserve.wire.messages import Obituary, ProducerHello
+
+log = logging.getLogger("dfserve.producer")
+
+BACKOFF = 1.0  # seconds before the first restart; doubles up to
+BACKOFF_MAX = 30.0  # seconds
+HEALTHY = 60.0  # seconds of life after which a worker's deaths are forgotten
+GIVE_UP = 6  # deaths in a row, none after a healthy life: about a minute of trying
+REPORT = 30.0  # seconds between lines that say how fast it goes
+TURN = 0.5  # seconds between looks at what is due
+OBITUARY_MS = 2000  # milliseconds to reach the broker with the news of a death
+MARGIN = 2.0  # seconds beyond the grace that workers get to exit by themselves
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a producer daemon is to do.
+
+    Attributes:
+        df: the pipeline, built and not reset; each worker runs its own copy.
+        passes: passes of each worker; None repeats for ever, and restarts workers that die.
+        grace: seconds for workers to hand over what they hold when told to stop.
+    """
+
+    df: DataFlow
+    address: str
+    workers: int = 1
+    passes: int | None = None
+    pipeline: str = "default"
+    hwm: int = 50
+    grace: float = 10.0
+
+
+@dataclass
+class Slot:
+    """One worker's place: who fills it now, and how often that had to be started again."""
+
+    number: int
+    name: str
+    pid: int = 0  # 0: empty
+    started: float = 0.0
+    restart_at: float | None = None
+    restarts: int = 0
+    failures: int = 0  # in a row
+    status: int = DONE
+    identity: ProducerHello | None = None
+
+
+class Supervisor:
+    """Runs workers until their passes are done or it is told to stop.
+
+    Args:
+        plan: what to do.
+        board: the counters, shared with the workers.
+    """
+
+    def __init__(self, plan: Plan, board: Board) -> None:
+        self.plan = plan
+        self.board = board
+        self._server: HTTPServer | None = None
+        self._pid = os.getpid()
+        self.slots = [Slot(number, f"{host_name()}/{number}") for number in range(plan.workers)]
+        self._stop_at: float | None = None
+        self._signals: list[int] = []
+        self._reported = (time.monotonic(), 0.0)
+
+    @property
+    def running(self) -> list[Slot]:
+        """The slots that have a process."""
+        return [slot for slot in self.slots if slot.pid]
+
+    def run(self, server: HTTPServer | None = None) -> int:
+        """Run to the end, handling a server's requests meanwhile. Returns the worst of the workers' exit statuses."""
+        self._server = server
+        with self._signal_pipe() as wake:
+            for slot in self.slots:
+                self._fork(slot)
+            while self.running or any(slot.restart_at is not None for slot in self.slots):
+                self._wait(wake)
+                self._reap()
+                self._obey()
+                self._restart()
+                self._report()
+        return max(slot.status for slot in self.slots)
+
+    # ------------------------------------------------------------------ processes
+
+    def _fork(self, slot: Slot) -> None:
+        plan = self.plan
+        slot.identity = introduce(str(slot.number), plan.pipeline, plan.passes, slot.restarts)
+        slot.started, slot.restart_at = time.monotonic(), None
+        task = Task(plan.df, plan.address, slot.identity, slot.number, plan.passes, plan.hwm, plan.grace)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(task)
+        slot.pid = pid
+        log.info("worker %s started (pid %d)", slot.name, pid)
+
+    def _become_worker(self, task: Task) -> None:
+        status = RAISED
+        try:
+            if self._server is not None:
+                self._server.socket.close()
+            status = work(task, self.board, self._pid)
+        except BaseException:  # whatever it is, this process must not go on as a second supervisor
+            log.exception("worker %s failed", task.identity.name)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        for slot in self.running:
+            pid, raw = os.waitpid(slot.pid, os.WNOHANG)
+            if pid:
+                slot.pid = 0
+                self._ended(slot, os.waitstatus_to_exitcode(raw))
+
+    def _ended(self, slot: Slot, code: int) -> None:
+        if code == DONE or (self._stop_at is not None and code >= 0):
+            slot.status = max(slot.status, code)
+            return
+        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        slot.status = max(slot.status, KILLED if code < 0 else code)
+        age = time.monotonic() - slot.started
+        log.error("worker %s ended after %.0f s: %s", slot.name, age, reason)
+        self._announce(slot, reason)
+        slot.failures = 1 if age > HEALTHY else slot.failures + 1
+        if self.plan.passes is not None or self._stop_at is not None:
+            return
+        if slot.failures >= GIVE_UP:
+            log.error("worker %s has died %d times in a row; giving it up", slot.name, slot.failures)
+            return
+        pause = min(BACKOFF * 2 ** (slot.failures - 1), BACKOFF_MAX)
+        slot.restart_at = time.monotonic() + pause
+        log.info("worker %s starts again in %.0f s", slot.name, pause)
+
+    def _restart(self) -> None:
+        now = time.monotonic()
+        for slot in self.slots:
+            if slot.restart_at is not None and now >= slot.restart_at:
+                slot.restarts += 1
+                slot.status = DONE
+                counters = self.board.read(slot.number)
+                self.board.write(slot.number, replace(counters, restarts=slot.restarts))
+                self._fork(slot)
+
+    def _announce(self, slot: Slot, reason: str) -> None:
+        """Tell the broker of a death that we saw, so that it need not wait for silence to tell."""
+        assert slot.identity is not None
+        with Connection(self.plan.address) as connection:
+            if connection.socket.poll(OBITUARY_MS):  # its question who we are: the connection is there
+                connection.send(Obituary(slot.identity.session, reason))
+
+    # ------------------------------------------------------------------ signals and time
+
+    @contextlib.contextmanager
+    def _signal_pipe(self) -> Iterator[int]:
+        """Make signals end the wait, and remember SIGTERM and SIGINT."""
+
+        def remember(signum: int, _frame: FrameType | None) -> None:
+            self._signals.append(signum)
+
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+            signal.SIGTERM: remember,
+            signal.SIGINT: remember,
+            signal.SIGCHLD: lambda *_: None,
+        }
+        before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+        old = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        try:
+            yield read
+        finally:
+            signal.set_wakeup_fd(old)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+            os.close(read)
+            os.close(write)
+
+    def _wait(self, wake: int) -> None:
+        sources: list[int | HTTPServer] = [wake] if self._server is None else [wake, self._server]
+        ready, _, _ = select.select(sources, [], [], TURN)
+        if wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+        if self._server is not None and self._server in ready:
+            self._server.handle_request()
+
+    def _obey(self) -> None:
+        """The first signal drains, the second forces; so does the end of the grace."""
+        now = time.monotonic()
+        if self._signals and self._stop_at is None:
+            self._signals.pop(0)
+            self._stop_at = now + self.plan.grace + MARGIN
+            log.info("stopping: workers have %.0f s to hand over what they hold", self.plan.grace)
+            for slot in self.slots:
+                slot.restart_at = None
+            self._signal_all(signal.SIGTERM)
+        if self._stop_at is not None and (self._signals or now > self._stop_at) and self.running:
+            log.warning(
+                "killing %d workers: %s", len(self.running), "second signal" if self._signals else "grace is over"
+            )
+            self._signals.clear()
+            self._stop_at = now + TURN
+            self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, signum: signal.Signals) -> None:
+        for slot in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(slot.pid, signum)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        then, before = self._reported
+        if now - then < REPORT:
+            return
+        total = sum(self.board.read(slot.number).datapoints for slot in self.slots)
+        self._reported = (now, total)
+        log.info("%d workers, %.0f datapoints/s", len(self.running), (total - before) / (now - then))

@@ -1,0 +1,131 @@
+"""Owns what runs in a worker process: one copy of the pipeline, sent to the broker until told to stop."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import numpy as np
+
+from dfserve.dataflow.base import DataFlow
+from dfserve.errors import DfserveError
+from dfserve.memory import keep_large_blocks
+from dfserve.producer.board import Board, Counters
+from dfserve.producer.passes import PassCounter, run_passes
+from dfserve.producer.sender import Sender
+from dfserve.wire.messages import ProducerHello
+
+log = logging.getLogger("dfserve.producer")
+
+# Exit statuses, of workers and of `dfserve produce`. 1 is left to Python and 2 to wrong usage.
+DONE, RAISED, KILLED, NOT_DRAINED = 0, 3, 4, 5
+
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+WATCH = 1.0  # seconds between looks at the parent, and between writes of the counters
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do.
+
+    Attributes:
+        slot: its number among the workers of this daemon.
+        grace: seconds to hand over what it holds once it was told to stop.
+    """
+
+    df: DataFlow
+    address: str
+    identity: ProducerHello
+    slot: int
+    passes: int | None
+    hwm: int
+    grace: float
+
+
+def work(task: Task, board: Board, parent: int) -> int:
+    """Run in a freshly forked process; returns its exit status."""
+    _die_with(parent)
+    _start_afresh()
+    counter = PassCounter()
+    start = board.read(task.slot)
+    stopped: list[int] = []
+    with Sender(task.address, replace(task.identity, pid=os.getpid()), task.hwm) as sender:
+
+        def stop(signum: int, _frame: FrameType | None) -> None:
+            stopped.append(signum)
+            sender.interrupt()
+
+        signal.signal(signal.SIGTERM, stop)
+        watch = threading.Thread(target=_watch, args=(parent, task.slot, board, counter, sender, start), daemon=True)
+        watch.start()
+        try:
+            run_passes(task.df, sender, task.passes, lambda: bool(stopped), counter)
+            drained = _drain(sender, stopped, task.grace)
+        except DfserveError as error:
+            log.error("%s", error)
+            return RAISED
+        except Exception:  # noqa: BLE001  # the pipeline's: run_passes has logged it and told the consumers
+            return RAISED
+        finally:
+            _record(task.slot, board, counter, sender, start)
+    if not drained and task.passes is not None:
+        log.error("told to stop in the middle of a pass: %d blocks were not taken by the broker", sender.held)
+        return NOT_DRAINED
+    return DONE
+
+
+def _drain(sender: Sender, stopped: list[int], grace: float) -> bool:
+    """Hand over what is held: without a deadline after the last pass, within the grace once told to stop."""
+    while not stopped:
+        if sender.drain(time.monotonic() + WATCH):
+            return True
+    return sender.drain(time.monotonic() + grace)
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill us when the supervisor dies; the watch does it elsewhere, a second later."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we had asked
+        os._exit(KILLED)
+
+
+def _start_afresh() -> None:
+    """Undo what a fork copies and should not: signal handlers, the state of global generators, malloc's habits."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    random.seed()
+    np.random.seed(int.from_bytes(os.urandom(4), "little"))
+    keep_large_blocks()
+    if "cv2" in sys.modules:  # one thread a worker: several workers' pools would fight for the cores
+        sys.modules["cv2"].setNumThreads(0)
+
+
+def _watch(parent: int, slot: int, board: Board, counter: PassCounter, sender: Sender, start: Counters) -> None:
+    while True:
+        time.sleep(WATCH)
+        if os.getppid() != parent:
+            os._exit(KILLED)
+        _record(slot, board, counter, sender, start)
+
+
+def _record(slot: int, board: Board, counter: PassCounter, sender: Sender, start: Counters) -> None:
+    board.write(
+        slot,
+        Counters(
+            start.datapoints + counter.datapoints,
+            start.nbytes + sender.nbytes,
+            start.blocked_seconds + sender.blocked,
+            start.passes + counter.passes,
+            start.restarts,
+        ),
+    )

@@ -1,0 +1,158 @@
+"""Owns what all tests share: starting real processes, waiting for what they say, and seeing that none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PIPES = Path(__file__).resolve().parent / "e2e"  # where pipes.py lies
+PATIENCE = 60.0  # seconds: a hang becomes a failure
+
+
+class Program:
+    """A running process whose output goes to a file, so that it never blocks and can be searched."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=PIPES,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **environment},
+            )
+        self.pid = self.process.pid
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def lines(self) -> list[Any]:
+        """The lines of its output that are JSON objects or lists."""
+        return [json.loads(line) for line in self.output.splitlines() if line.startswith(("{", "["))]
+
+    def said(self, text: str) -> bool:
+        return text in self.output
+
+    def wait_until_said(self, text: str) -> None:
+        wait_until(lambda: self.said(text) or self.process.poll() is not None, f"{text!r} from {self.process.args}")
+        assert self.said(text), self.output
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.process.args} did not end within {timeout} s:\n{self.output}")
+
+    def signal(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children(recursive=True)
+
+
+def wait_until(true: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    """Wait for a condition; a hang becomes a failure that says what was missing."""
+    deadline = time.monotonic() + timeout
+    while not (value := true()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout} s for {what}")
+        time.sleep(0.02)
+    return value
+
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start ``python ARGUMENTS`` in the folder of pipes.py; at the end nothing that was started may be left."""
+    programs: list[Program] = []
+    family: set[psutil.Process] = set()
+
+    def _start(*arguments: str, **environment: str) -> Program:
+        program = Program(list(arguments), tmp_path / f"log-{len(programs)}.txt", environment)
+        programs.append(program)
+        return program
+
+    yield _start
+    for program in programs:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.update(program.children())
+        if program.process.poll() is None:
+            program.process.send_signal(signal.SIGCONT)
+            program.kill()
+    _, alive = psutil.wait_procs(list(family), timeout=PATIENCE / 2)
+    assert not alive, f"orphans: {alive}"
+
+
+@pytest.fixture
+def dfserve(start: Start) -> Start:
+    """Start ``dfserve ARGUMENTS``."""
+    return lambda *arguments, **environment: start("-m", "dfserve.cli", *arguments, **environment)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(params=["tcp", "ipc", "abstract"])
+def address(request: pytest.FixtureRequest, free_port: int, tmp_path: Path) -> str:
+    """An address of each transport, one after another."""
+    return {
+        "tcp": f"tcp://127.0.0.1:{free_port}",
+        "ipc": f"ipc://{tmp_path}/socket",
+        "abstract": f"ipc://@test-{os.getpid()}-{free_port}",
+    }[request.param]
+
+
+@pytest.fixture
+def tcp_address(free_port: int) -> str:
+    return f"tcp://127.0.0.1:{free_port}"
+
+
+class Scrape:
+    """The metrics page of a port, by name: with labels as {'name{a="b"}': value}, and summed over them."""
+
+    def __init__(self, port: int) -> None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        pairs = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        self.values = {name: float(value) for name, _, value in pairs}
+
+    def total(self, name: str) -> float:
+        return sum(value for key, value in self.values.items() if key.partition("{")[0] == name)
+
+
+@pytest.fixture
+def scrape() -> Callable[[int], Scrape]:
+    return Scrape
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    return wait_until
