@@ -50,8 +50,8 @@ class Case:
 
 
 CASES = {
-    "image": Case("[uint8 224×224×3, int]", image, 1.3, 8),
-    "batch": Case("[float32 64×224×224×3, int64 64]", batch, 2.5, 1),
+    "image": Case("[uint8 224x224x3, int]", image, 1.3, 8),
+    "batch": Case("[float32 64x224x224x3, int64 64]", batch, 2.5, 1),
     "tokens": Case("[int32 512, int]", tokens, 4.0, 64),
 }
 

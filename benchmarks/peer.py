@@ -1,4 +1,4 @@
-"""Owns what runs in the producer's and in the consumer's process. `python -m benchmarks.peer ROLE SIDE CASE ADDRESS`."""
+"""Owns what runs in the producer's and in the consumer's process: `python -m benchmarks.peer ROLE SIDE ...`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.cases import CASES, Source
 
-WARM_UP = 1.0  # seconds from the first datapoint on that do not count: connections, allocators and windows settle
+WARM_UP = 3.0  # seconds from the first datapoint on that do not count: queues fill, allocators and windows settle
 
 
 def cpu_seconds() -> tuple[float, float]:

@@ -24,7 +24,8 @@ def send(source: Source, address: str) -> None:
     socket.connect(address)
     while True:
         for datapoint in source:
-            socket.send_multipart([part for part in datapoint if isinstance(part, np.ndarray)], copy=False)
+            frames: list[Any] = [part for part in datapoint if isinstance(part, np.ndarray)]
+            socket.send_multipart(frames, copy=False)
 
 
 def receive(address: str) -> Iterator[Any]:

@@ -9,12 +9,13 @@ from statistics import median
 
 from benchmarks.cases import CASES
 from benchmarks.rounds import Figures, Results, rate
+from dfserve.version import __version__
 
 NAMES = {"ours": "dfserve", "rival_tensorpack": "tensorpack", "rival_raw": "bare pyzmq"}
 PACKAGES = ("dfserve", "tensorpack", "pyzmq", "numpy", "msgpack")
 HEAD = (
-    "| case | side | datapoints/s | min–max | MB/s | consumer CPU s/GB | with broker | × tensorpack | min–max | aim |\n"
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "| case | side | datapoints/s | min to max | MB/s | consumer CPU s/GB | with broker | x tensorpack | min to max "
+    "| aim |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
 )
 
 
@@ -23,13 +24,17 @@ def environment() -> dict[str, str]:
     import zmq
 
     versions = {"python": platform.python_version(), "libzmq": zmq.zmq_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "from source" if package == "dfserve" else "not installed"
+    versions |= {package: version_of(package) for package in PACKAGES}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {**versions, "cores": str(cores), "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def version_of(package: str) -> str:
+    """Return the version that is installed; dfserve may also be used from its source folder."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed" if package != "dfserve" else __version__
 
 
 def ratios(ours: list[Figures], theirs: list[Figures]) -> list[float]:
@@ -48,10 +53,10 @@ def row(case: str, side: str, rounds: dict[str, list[Figures]]) -> str:
     rival = rounds.get("rival_tensorpack")
     if rival is not None and side != "rival_tensorpack":
         found = ratios(figures, rival)
-        ratio, spread = f"{median(found):.2f}", f"{min(found):.2f}–{max(found):.2f}"
+        ratio, spread = f"{median(found):.2f}", f"{min(found):.2f} to {max(found):.2f}"
     aim = f"≥ {CASES[case].aim}" if side == "ours" else ""
     return (
-        f"| {CASES[case].title} | {NAMES[side]} | {median(rates):,.0f} | {min(rates):,.0f}–{max(rates):,.0f} "
+        f"| {CASES[case].title} | {NAMES[side]} | {median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} "
         f"| {megabytes:,.0f} | {own:.2f} | {both:.2f} | {ratio} | {spread} | {aim} |"
     )
 

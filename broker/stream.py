@@ -106,6 +106,7 @@ class StreamJob:
         if worker.live and (message.offered > worker.offered or message.sent > worker.received):
             worker.resync = True
         worker.credit_due |= message.granted < worker.granted
+        worker.asked = False  # if it has still to say hello: the question may have been lost
 
     def worker_gone(self, worker: Worker, now: float, reason: str) -> None:
         """A worker left on its own accord, or is given up."""

@@ -19,7 +19,7 @@ from dfserve.wire.columns import (
 )
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 from dfserve.wire.refusals import called, not_a_datapoint
-from dfserve.wire.values import INLINE_BYTES, ValueWriter
+from dfserve.wire.values import INLINE_BYTES, ValueWriter, check_keys
 
 Frame = bytes | memoryview
 Datapoint = list[Any] | tuple[Any, ...] | dict[Any, Any]
@@ -170,6 +170,7 @@ class BlockBuilder:
         self._kind = kind
         self._keys = list(datapoint) if kind is dict else []
         self._key_types = list(map(type, self._keys))
+        check_keys(self._keys)
         self._packed_keys = self._writer.pack(self._keys if kind is dict else None)
         self._make_columns(list(datapoint.values() if isinstance(datapoint, dict) else datapoint), datapoint)
         self._puts = [column.put for column in self._columns]

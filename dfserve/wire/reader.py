@@ -20,6 +20,7 @@ from dfserve.wire import values as codes
 from dfserve.wire.arrays import array_view, locked
 from dfserve.wire.dtypes import MAX_FIELDS, read_dtype, read_shape, scalar_stackable
 from dfserve.wire.limits import Limits
+from dfserve.wire.unpatched import unpackb
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _ARRAY_KEYS = {b"nd", b"type", b"kind", b"shape", b"data"}
@@ -52,8 +53,9 @@ class Reader:
             codes.BIG_INT: lambda data: int.from_bytes(data, "little", signed=True),
             codes.COMPLEX: lambda data: complex(*codes.COMPLEX_STRUCT.unpack(data)),
             codes.TUPLE: lambda data: tuple(self._items(data)),
-            codes.SET: lambda data: set(self._items(data)),
-            codes.FROZENSET: lambda data: frozenset(self._items(data)),
+            codes.SET: lambda data: set(hashables(self._items(data))),
+            codes.FROZENSET: lambda data: frozenset(hashables(self._items(data))),
+            codes.DICT: self._dict,
             codes.NUMPY: self._numpy,
             codes.ARRAY: self._array,
             codes.SCALAR: self._scalar,
@@ -91,9 +93,9 @@ class Reader:
 
     def _unpack(self, data: memoryview | bytes, hook: Callable[[int, bytes], Any]) -> Any:
         most = max(self.limits.max_count, MAX_FIELDS)
-        return msgpack.unpackb(
+        return unpackb(
             data,
-            strict_map_key=False,
+            strict_map_key=True,
             unicode_errors="surrogatepass",
             ext_hook=hook,
             max_array_len=most,
@@ -113,6 +115,13 @@ class Reader:
         items = _require_list(self._unpack(data, self._value))
         self._depth -= 1  # no finally: an error ends the whole reading
         return items
+
+    def _dict(self, data: bytes) -> dict[Any, Any]:
+        keys, items = map(_require_list, self._items(data))
+        found = dict(zip(hashables(keys), items, strict=True))
+        if len(found) != len(keys):
+            raise WireError("body", "a dict has two equal keys")
+        return found
 
     def _array(self, data: bytes) -> Any:
         spec, dims, payload = _require_list(self._unpack(data, _no_extension))
@@ -153,6 +162,14 @@ class Reader:
         _, elements = read_shape(found[b"shape"], dtype.itemsize, self.limits.max_frame)
         _require_size(found[b"data"], elements * dtype.itemsize)
         return msgpack_numpy.decode(found) if self.build else _Unbuilt()
+
+
+def hashables(keys: list[Any]) -> list[Any]:
+    """Return keys that may be hashed: raise WireError if so many could collide that hashing them takes long."""
+    count = codes.crafted(keys)
+    if count > codes.MAX_CRAFTED:
+        raise WireError("limits", f"{count} keys of one dict or set could be made to collide")
+    return keys
 
 
 def _children(item: Any) -> Any:

@@ -13,7 +13,7 @@ from dfserve.wire.arrays import Array, array_view, locked
 from dfserve.wire.columns import RAGGED, STACK, VALUES, aligned
 from dfserve.wire.dtypes import read_dtype, read_shape, scalar_stackable
 from dfserve.wire.limits import Limits
-from dfserve.wire.reader import Reader
+from dfserve.wire.reader import Reader, hashables
 
 Rows = Callable[[], Iterable[Any]]  # makes a column's components, one for each datapoint
 
@@ -92,7 +92,7 @@ def _keys(reader: Reader, kind: int, keys: object, width: int) -> list[Any]:
         return []
     names = _list(keys)
     reader.check_values(names)
-    if len(names) != width or len(set(names)) != width:
+    if len(names) != width or len(set(hashables(names))) != width:
         raise WireError("body", f"dict datapoints of {width} components have {len(names)} keys, or two equal ones")
     return names
 

@@ -8,7 +8,7 @@ sends can be mistaken for one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
@@ -20,14 +20,20 @@ from dfserve.wire.arrays import array_bytes, is_array
 from dfserve.wire.dtypes import MAX_DIMS, dtype_spec, scalar_stackable
 from dfserve.wire.limits import Limits
 from dfserve.wire.refusals import refusal
+from dfserve.wire.unpatched import Packer
 
 # Extension types. NUMPY holds msgpack-numpy's own encoding; ARRAY and SCALAR what that lacks or gets wrong (dates,
-# structured dtypes with padding) and arrays in frames of their own.
-BIG_INT, COMPLEX, TUPLE, SET, FROZENSET, NUMPY, ARRAY, SCALAR, NUMPY_STR, NUMPY_BYTES = range(1, 11)
+# structured dtypes with padding) and arrays in frames of their own. DICT is for keys other than str and bytes.
+BIG_INT, COMPLEX, TUPLE, SET, FROZENSET, DICT, NUMPY, ARRAY, SCALAR, NUMPY_STR, NUMPY_BYTES = range(1, 12)
 
 INLINE_BYTES = 4096  # an array of fewer bytes goes into the body: a frame costs about a microsecond at each hop
+_TEXTS = frozenset({str, bytes})
+SAFE_INT = 1 << 64
 PLAIN_TYPES = frozenset({int, float, bool, type(None), str, bytes})  # msgpack carries these exactly
 COMPLEX_STRUCT = struct.Struct("<dd")
+# Entries of one dict or set whose hashes a peer could make collide (65536 such integers of 80 bits cost 36 s).
+MAX_CRAFTED = 256
+_HASH_SAFE = (str, bytes, float, type(None), np.bool_, np.integer, np.floating)
 _CODES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
 
 
@@ -45,9 +51,9 @@ class ValueWriter:
         self.limits = limits
         self.frames: list[np.ndarray[Any, Any]] = []
         # strict_types: msgpack would take a subclass for its base. The default hook is left with int beyond 64 bits.
-        self.fast: Callable[[object], bytes] = msgpack.Packer(strict_types=True, default=_big_int).pack
-        self.describe: Callable[[object], bytes] = msgpack.Packer().pack
-        self._lenient: Callable[[object], bytes] = msgpack.Packer(
+        self.fast: Callable[[object], bytes] = Packer(strict_types=True, default=_big_int).pack
+        self.describe: Callable[[object], bytes] = Packer().pack
+        self._lenient: Callable[[object], bytes] = Packer(
             strict_types=True, default=_big_int, unicode_errors="surrogatepass"
         ).pack
 
@@ -93,13 +99,26 @@ class ValueWriter:
                 f"holds a {type(value).__name__} of {len(value)} entries; {limits.max_count} travel: send an array"
             )
         if type(value) is dict:
-            return {self._walk(key, depth + 1): self._walk(item, depth + 1) for key, item in value.items()}
-        items = list(value)
-        if not PLAIN_TYPES.issuperset(map(type, items)):
-            items = [self._walk(item, depth + 1) for item in items]
+            return self._dict(value, depth)
+        items = self._items(value, depth)
         if type(value) is list:
             return items
+        if type(value) is not tuple:
+            check_keys(value)
         return msgpack.ExtType(_CODES[type(value)], self._packed(items))
+
+    def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
+        items = list(values)
+        if PLAIN_TYPES.issuperset(map(type, items)):
+            return items
+        return [self._walk(item, depth + 1) for item in items]
+
+    def _dict(self, value: dict[Any, Any], depth: int) -> Any:
+        items = self._items(value.values(), depth)
+        if _TEXTS.issuperset(map(type, value)):
+            return dict(zip(value, items))  # noqa: B905  # of one dict
+        check_keys(value)
+        return msgpack.ExtType(DICT, self._packed([self._items(value, depth), items]))
 
     def _array(self, value: np.ndarray[Any, Any]) -> msgpack.ExtType:
         spec = dtype_spec(value.dtype)
@@ -122,6 +141,22 @@ class ValueWriter:
         if value.dtype.kind in "VmM":
             return msgpack.ExtType(SCALAR, self.describe([spec, array_bytes(np.asarray(value)).tobytes()]))
         return msgpack.ExtType(NUMPY, self.describe(msgpack_numpy.encode(value)))
+
+
+def crafted(keys: Iterable[Any]) -> int:
+    """Return how many keys have hashes that a peer could make collide, as those of big ints and of tuples."""
+    return sum(
+        not isinstance(key, _HASH_SAFE) and not (isinstance(key, int) and -SAFE_INT < key < SAFE_INT) for key in keys
+    )
+
+
+def check_keys(keys: Iterable[Any]) -> None:
+    """Raise EncodeError if the keys of a dict or the members of a set are more of the kind than a receiver admits."""
+    count = crafted(keys)
+    if count > MAX_CRAFTED:
+        raise EncodeError(
+            f"has {count} keys that are tuples, complex or beyond 64 bits; {MAX_CRAFTED} travel: use str or int keys"
+        )
 
 
 def check_array(value: np.ndarray[Any, Any], limits: Limits) -> None:

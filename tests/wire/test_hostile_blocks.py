@@ -131,6 +131,11 @@ HOSTILE = {
     "a malformed timestamp": ([b"\x94\x01\x00\xc0\x91\x92\x00\x91\xd4\xff\x00"], "body"),
     "a complex of seven bytes": (block([[0, [msgpack.ExtType(codes.COMPLEX, b"1234567")]]]), "body"),
     "a tuple of a dict": (value(codes.TUPLE, {}), "body"),
+    "a dict of a list": (value(codes.DICT, [1]), "body"),
+    "a dict with more keys than items": (value(codes.DICT, [[1, 2], [1]]), "body"),
+    "a dict with two equal keys": (value(codes.DICT, [[1, True], [1, 2]]), "body"),
+    "a dict with a list for a key": (value(codes.DICT, [[[]], [1]]), "body"),
+    "a map with an int for a key": (block([[0, [{1: 2}]]]), "body"),
     "a set of lists": (value(codes.SET, [[]]), "body"),
     "a list as a key": (block([[0, [{msgpack.ExtType(codes.TUPLE, b"\x91\x90"): 1}]]]), "body"),
     "an array as a key": (block([[0, [{msgpack.ExtType(codes.ARRAY, msgpack.packb(["|u1", [1], b"x"])): 1}]]]), "body"),
@@ -163,6 +168,18 @@ def test_a_hostile_block_is_refused_by_both_readers_for_the_same_reason(name):
     assert refusal(frames) == reason
 
 
+def test_keys_that_could_be_made_to_collide_are_few():
+    same_hash = [
+        msgpack.ExtType(codes.BIG_INT, (((1 << 61) - 1) * n << 9).to_bytes(12, "little")) for n in range(1, 258)
+    ]
+    for code, content in ((codes.SET, same_hash), (codes.FROZENSET, same_hash), (codes.DICT, [same_hash, same_hash])):
+        assert refusal(value(code, content)) == "limits"
+    assert refusal(value(codes.SET, same_hash[1:])) is None
+    columns = [[0, [1]]] * 257
+    assert refusal(block(columns, kind=2, keys=same_hash)) == "limits"
+    assert refusal(block(columns, kind=2, keys=list(range(257)))) is None
+
+
 def test_nesting_is_refused_beyond_the_limit_through_every_kind_of_container():
     def nested(depth, wrap):
         inner = 7
@@ -175,7 +192,7 @@ def test_nesting_is_refused_beyond_the_limit_through_every_kind_of_container():
         lambda inner: {"k": inner},
         lambda inner: msgpack.ExtType(codes.TUPLE, msgpack.packb([inner])),
         lambda inner: msgpack.ExtType(codes.FROZENSET, msgpack.packb([inner])),
-        lambda inner: [msgpack.ExtType(codes.TUPLE, msgpack.packb([{1: inner}]))],
+        lambda inner: [msgpack.ExtType(codes.DICT, msgpack.packb([[1], [[inner]]]))],
     )
     for wrap, depth in zip(wraps, (32, 32, 32, 32, 10), strict=True):
         assert refusal(nested(depth, wrap)) is None
@@ -208,7 +225,10 @@ def test_frames_without_the_buffer_protocol_are_refused(frame):
 def seeds():
     """Return well-formed blocks of every kind to mutate."""
     record = np.zeros(2, [("a", "<i4"), ("in", [("t", "<M8[s]"), ("u", "<U2", (2,))])])
-    nested = {"k": [(1, {2}), np.arange(3), record, np.zeros(600), 2**80, 1j, np.float32(2), record[0], np.str_("s")]}
+    nested = {
+        3: "int key",
+        "k": [(1, {2}), np.arange(3), record, np.zeros(600), 2**80, 1j, np.float32(2), record[0], np.str_("s")],
+    }
     return [
         [[np.arange(6).reshape(2, 3), n] for n in range(3)],
         [(np.zeros(n, "<f4"), "text", b"bytes") for n in range(4)],
@@ -232,7 +252,7 @@ def mutated(rng, node):
     if isinstance(node, msgpack.ExtType):
         try:
             inner = msgpack.unpackb(node.data, strict_map_key=False)
-        except Exception:  # noqa: BLE001  # not every extension holds msgpack
+        except Exception:  # not every extension holds msgpack
             return msgpack.ExtType(rng.randrange(12), node.data)
         code = node.code if rng.random() < 0.9 else rng.randrange(12)
         return msgpack.ExtType(code, packed(mutated(rng, inner)))
