@@ -125,6 +125,7 @@ def broker(
             stack.enter_context(serve_metrics(serving, metrics_port))
         log.info("broker ready at %s", " and ".join(serving.endpoints))
         serving.run()
+        log.info("stopping: consumers have %.0f s to take what is queued; a second signal ends at once", grace)
         if not serving.drain(grace):
             log.warning("%d bytes were queued and nobody took them within %.0f s", serving.core.budget.used, grace)
         log.info("broker stopped")
