@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import socket
 import threading
@@ -385,4 +384,4 @@ def test_a_killed_broker_leaves_no_stale_socket_in_the_way(dfserve: Start, tmp_p
     again.signal(signal.SIGTERM)
     assert again.wait() == 0
     assert not (tmp_path / "broker").exists()
-    assert not [name for name in os.listdir("/dev/shm") if "dfserve" in name]
+    assert not list(Path("/dev/shm").glob("*dfserve*"))
