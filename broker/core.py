@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dfserve.broker.budget import Budget
+from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.group import Consumer, Group
 from dfserve.broker.intake import Worker
 from dfserve.broker.stream import StreamJob
@@ -54,6 +54,8 @@ class BrokerConfig:
             raise ConfigError(
                 f"queue_bytes is {self.queue_bytes}; at least {MIN_BUDGET} (1MiB) is needed for one block"
             )
+        if self.max_frame < MIN_BUDGET:
+            raise ConfigError(f"max_frame is {self.max_frame}; at least {MIN_BUDGET} (1MiB) is needed for one block")
         if self.liveness <= 0:
             raise ConfigError(f"liveness is {self.liveness} seconds; it must be above 0")
 
@@ -204,7 +206,7 @@ class Core:
             peer.worker = job.worker_hello(hello, self.now)
             self.tally.producer(hello.name).last_seen = self._wall()
             welcome: m.Message = m.ProducerWelcome(
-                self.instance, peer.worker.received, self.limits.max_frame, self.config.queue_bytes
+                self.instance, peer.worker.received, self.limits.max_frame, self.budget.total - BLOCK_OVERHEAD
             )
         else:
             self._check_consumer(hello)
@@ -217,12 +219,16 @@ class Core:
         self._reply(connection, welcome)
         if peer.group is not None and peer.consumer is not None:
             job.catch_up(peer.group, peer.consumer, received)
+            self._reply(connection, job.beat(peer.group, peer.consumer))
 
     def _check_consumer(self, hello: m.ConsumerHello) -> None:
         if hello.lag not in ("wait", "skip") or hello.hwm < 1:
             raise WireError("config", f"lag={hello.lag!r}, hwm={hello.hwm}: lag is wait or skip, hwm at least 1")
 
     def _bind(self, connection: bytes, peer: Peer) -> None:
+        before = self.peers.get(connection)
+        if before is not None and before.session != peer.session:
+            self._disconnect(connection)
         old = self.routes.get(peer.session)
         if old is not None and old != connection:
             self.peers.pop(old, None)
@@ -292,7 +298,7 @@ class Core:
         """Count a bad message, answer and log the first of each peer, and forget what is known of the connection."""
         if error.reason not in ("config", "expired"):
             self.tally.bad[error.reason] += 1
-        if connection not in self._scolded:
+        if connection not in self._scolded or error.reason == "expired":  # which asks for another hello
             if len(self._scolded) > MAX_STRANGERS:
                 self._scolded.clear()
             self._scolded.add(connection)

@@ -44,16 +44,24 @@ class Parcel:
         return self.entry.count - self.skip
 
 
+@dataclass(frozen=True)
+class End:
+    """An end of the stream: how many workers finished cleanly, and which did not, with the reason."""
+
+    finished: int
+    broken: list[str]
+
+
 @dataclass(eq=False)
 class Consumer:
-    """One consumer's session. ``unacked`` holds (delivery, parcel); a parcel of None is an end of the stream."""
+    """One consumer's session. ``unacked`` holds what was sent to it, by the number of the delivery."""
 
     session: bytes
     name: str
     window: Window
     sent: int = 0
     done: int = 0
-    unacked: deque[tuple[int, Parcel | None]] = field(default_factory=deque)
+    unacked: deque[tuple[int, Parcel | End]] = field(default_factory=deque)
     datapoints: int = 0
     nbytes: int = 0
     waited: float = 0.0
@@ -73,21 +81,21 @@ class Consumer:
             return self.connected
         return self.nbytes < share and self.window.has_room(len(self.unacked), self.datapoints, self.nbytes)
 
-    def push(self, parcel: Parcel | None) -> int:
+    def push(self, parcel: Parcel | End) -> int:
         """Note that something is sent to it; returns the delivery's number."""
         self.sent += 1
         self.unacked.append((self.sent, parcel))
         self._weigh(parcel, 1)
         return self.sent
 
-    def pop(self) -> Parcel | None:
+    def pop(self) -> Parcel | End:
         """Take the oldest delivery off it."""
         _, parcel = self.unacked.popleft()
         self._weigh(parcel, -1)
         return parcel
 
-    def _weigh(self, parcel: Parcel | None, sign: int) -> None:
-        if parcel is not None:
+    def _weigh(self, parcel: Parcel | End, sign: int) -> None:
+        if isinstance(parcel, Parcel):
             self.datapoints += sign * parcel.count
             self.nbytes += sign * parcel.entry.nbytes
 
@@ -103,7 +111,7 @@ class Group:
     consumers: dict[bytes, Consumer] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)  # sessions of ended workers that an earlier end spoke of
     end_at: float | None = None  # when to stop waiting for what its consumers hold
-    last_end: tuple[int, list[str]] | None = None  # for those of its consumers that come after it
+    last_end: End | None = None  # for those of its consumers that come after it
 
     @property
     def connected(self) -> bool:
@@ -125,7 +133,7 @@ class Group:
 
     def take_back(self, consumer: Consumer, *, again: bool) -> list[Parcel]:
         """Put what a consumer holds in front of the queue, in order, and forget the consumer."""
-        parcels = [parcel for _, parcel in consumer.unacked if parcel is not None]
+        parcels = [parcel for _, parcel in consumer.unacked if isinstance(parcel, Parcel)]
         for parcel in reversed(parcels):
             parcel.again |= again
             self.pending.appendleft(parcel)

@@ -40,6 +40,7 @@ class Worker:
     state: State = State.LIVE
     since: float = 0.0  # the broker's clock, when the state was entered
     reason: str = ""
+    raised: bool = False  # in a finite pass, which no reconnect makes whole
     granted: int = 0
     offered: int = 0
     released: int = 0
@@ -77,7 +78,7 @@ class Intake:
             self.workers[hello.session] = worker
         self.void_grants(worker)
         worker.resync = worker.asked = False
-        if worker.state is not State.FINISHED:
+        if worker.state is not State.FINISHED and not worker.raised:
             worker.enter(State.LIVE, now)
         return worker, new
 

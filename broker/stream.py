@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget, charge_of
-from dfserve.broker.group import Consumer, Entry, Group, Parcel
+from dfserve.broker.group import Consumer, End, Entry, Group, Parcel
 from dfserve.broker.intake import Intake, State, Worker
 from dfserve.broker.tally import Tally
 from dfserve.errors import WireError
@@ -71,8 +71,10 @@ class StreamJob:
         if new:
             self.tally.uncertain += hello.uncertain
             self.tally.producer(worker.name).restarts = hello.restarts
+        if worker.live:  # also one that was given up and comes back: another end is to follow
             for group in self.groups.values():
                 group.last_end = None
+                group.seen.discard(worker.session)
         return worker
 
     def block(self, worker: Worker, message: Block, frames: Sequence[Any], nbytes: int) -> None:
@@ -89,6 +91,7 @@ class StreamJob:
             self.tally.errors["pipeline"] += 1
             self._queue(Entry(worker, (), 0, 0, BLOCK_OVERHEAD, failure=message))
             if message.fatal:
+                worker.raised = True
                 worker.enter(State.BROKEN, now, f"{message.kind} at {message.key}")
 
     def finish(self, worker: Worker, message: Finish, now: float) -> None:
@@ -152,18 +155,18 @@ class StreamJob:
             if received:
                 raise WireError("expired", f"{hello.name} was away for too long; what it held went to others")
             consumer = Consumer(hello.session, hello.name, Window(hello.hwm))
-            group.consumers[hello.session] = consumer
-        consumer.suspect_since = None
         self._acknowledge(group, consumer, done)
+        consumer.suspect_since = None
+        group.consumers[hello.session] = consumer
         return group, consumer
 
     def catch_up(self, group: Group, consumer: Consumer, received: int) -> None:
         """Send again what a consumer that came back has not received; tell a latecomer of an end that was."""
         for delivery, parcel in list(consumer.unacked):
             if delivery > received:
-                self._say(group, consumer, delivery, parcel)
+                self._say(consumer, delivery, parcel)
         if consumer.sent == 0 and group.last_end is not None:
-            self._say(group, consumer, consumer.push(None), None)
+            self._say(consumer, consumer.push(group.last_end), group.last_end)
 
     def _group(self, hello: ConsumerHello) -> Group:
         group = self.groups.get(hello.group)
@@ -202,7 +205,7 @@ class StreamJob:
     def consumer_bye(self, group: Group, consumer: Consumer, message: Bye) -> None:
         """A consumer leaves: what it has not handed out goes to the others, without doubt."""
         self._acknowledge(group, consumer, message.done)
-        if consumer.unacked and (parcel := consumer.unacked[0][1]) is not None:
+        if consumer.unacked and isinstance(parcel := consumer.unacked[0][1], Parcel):
             handed = min(message.partial, parcel.count)
             parcel.skip += handed
             self.tally.group(group.name).datapoints += handed
@@ -219,7 +222,7 @@ class StreamJob:
         tally = self.tally.group(group.name)
         while consumer.unacked and consumer.unacked[0][0] <= done:
             parcel = consumer.pop()
-            if parcel is not None:
+            if isinstance(parcel, Parcel):
                 tally.datapoints += parcel.count
                 tally.nbytes += parcel.entry.nbytes
                 self._release(parcel.entry, group)
@@ -261,13 +264,12 @@ class StreamJob:
             parcel = group.next_parcel()
             if parcel is not None:
                 group.end_at = None
-                self._say(group, consumer, consumer.push(parcel), parcel)
+                self._say(consumer, consumer.push(parcel), parcel)
 
-    def _say(self, group: Group, consumer: Consumer, delivery: int, parcel: Parcel | None) -> None:
+    def _say(self, consumer: Consumer, delivery: int, parcel: Parcel | End) -> None:
         message: Message
-        if parcel is None:
-            finished, broken = group.last_end or (0, [])
-            self._send(consumer.session, DeliverEnd(delivery, finished, broken), ())
+        if isinstance(parcel, End):
+            self._send(consumer.session, DeliverEnd(delivery, parcel.finished, parcel.broken), ())
             return
         worker, failure = parcel.entry.worker, parcel.entry.failure
         if failure is None:
@@ -290,10 +292,10 @@ class StreamJob:
         if any(now < group.end_at or not consumer.connected for consumer in holding):
             return  # of those that are unreachable, expiry decides
         group.end_at = None
-        group.last_end = (len(finished), [f"{worker.name}: {worker.reason}" for worker in broken])
+        group.last_end = end = End(len(finished), [f"{worker.name}: {worker.reason}" for worker in broken])
         group.seen.update(worker.session for worker in finished + broken)
         for consumer in group.consumers.values():
-            self._say(group, consumer, consumer.push(None), None)
+            self._say(consumer, consumer.push(end), end)
 
     def _make_room(self, needed: int) -> bool:
         """Let go of the oldest blocks that only groups wait for which may miss some. Tells whether that made room."""
@@ -313,8 +315,8 @@ class StreamJob:
         """Let an entry go, unless somebody else waits for it or holds it. Tells whether it is gone."""
         if entry.dropped:
             return True
-        held = any(p is not None and p.entry is entry for g in idle for c in g.consumers.values() for _, p in c.unacked)
-        if held or not entry.holders <= idle:
+        sent = (parcel for group in idle for c in group.consumers.values() for _, parcel in c.unacked)
+        if any(isinstance(parcel, Parcel) and parcel.entry is entry for parcel in sent) or not entry.holders <= idle:
             return False
         for group in entry.holders:
             self.tally.group(group.name).skipped += entry.count

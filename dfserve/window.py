@@ -8,7 +8,7 @@ from dfserve.errors import ConfigError
 
 # Under this, `hwm` does not bind: tensorpack's high-water mark did not count what lay in the kernel's socket buffers
 # either, a few MiB, and without it 50 datapoints of 2 KB would be a tenth of a block in flight.
-FLOOR_BYTES = 4 << 20
+FLOOR_BYTES = 16 << 20
 # Over this no further block is taken in, whatever `hwm` says: 50 batches of 38 MB would be 1.9 GB in every worker.
 CEILING_BYTES = 64 << 20
 # One block on its way while the next is made; less would stop and wait for every large batch.

@@ -65,8 +65,8 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether another block may be put in."""
-        return self._window.has_room(len(self._held), self._datapoints, self._nbytes)
+        """Whether another block may be put in. Not before a broker has said how large it may be."""
+        return self._limits is not None and self._window.has_room(len(self._held), self._datapoints, self._nbytes)
 
     @property
     def empty(self) -> bool:
@@ -173,7 +173,7 @@ class Outbox:
             self._sent = item.message.seq
         fresh = self._from(self._offered + 1, self._last)
         if fresh:
-            out.append((Offer(self._offered + 1, [item.nbytes for item in fresh]), ()))
+            out.append((Offer(fresh[0].message.seq, [item.nbytes for item in fresh]), ()))
             self._offered = self._last
         return out
 

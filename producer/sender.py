@@ -29,6 +29,7 @@ log = logging.getLogger("dfserve.producer")
 FLUSH = (
     0.005  # seconds a datapoint waits for company in its block: shorter than a training step, longer than 512 copies
 )
+BLOCK_BYTES = (1 << 20) - (4 << 10)  # so that with what a broker charges for it, it fits the smallest budget there is
 BEAT = 1.0  # seconds between heartbeats
 TTL = 10.0  # seconds of silence (a vanished machine, a stopped process) after which the broker drops the connection
 PATIENCE = 10.0  # seconds between lines in the log that say what is being waited for
@@ -51,7 +52,7 @@ class Sender:
     def __init__(self, address: str, identity: ProducerHello, hwm: int) -> None:
         self.address = address
         self._outbox = Outbox(identity, Window(hwm))
-        self._builder = BlockBuilder()
+        self._builder = BlockBuilder(BLOCK_BYTES)
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._blocked = 0.0
         self._nbytes = 0
