@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import Any
 
 from dfserve.broker.core import BrokerConfig
@@ -15,6 +16,8 @@ from dfserve.broker.server import Broker
 from dfserve.errors import DfserveError
 from dfserve.logs import set_up_logging
 from dfserve.memory import keep_large_blocks
+
+PERIOD = 0.1  # seconds between looks at the parent: a killed trainer's address is free after it
 
 
 class Lifeline:
@@ -27,12 +30,18 @@ class Lifeline:
         self.fd = fd
         self._parent = os.getppid()
         self._cut = False
+        self._due = 0.0
 
     def gone(self) -> bool:
-        """Look, without waiting."""
+        """Look, without waiting, a few times a second."""
+        now = time.monotonic()
+        if self._cut or now < self._due:
+            return self._cut
+        self._due = now + PERIOD
         if not self._cut and select.select([self.fd], [], [], 0)[0]:
             self._cut = os.read(self.fd, 4096) == b""
-        return self._cut or os.getppid() != self._parent
+        self._cut |= os.getppid() != self._parent
+        return self._cut
 
 
 def _first_line(fd: int) -> bytes:

@@ -20,6 +20,7 @@ from dfserve.errors import ConfigError, WireError
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import inspect_block
 from dfserve.wire.limits import Limits
+from dfserve.wire.pieces import measure
 
 log = logging.getLogger("dfserve.broker")
 
@@ -40,7 +41,7 @@ class BrokerConfig:
     Attributes:
         queue_bytes: budget for all that is granted, queued or handed out and not acknowledged. 1 GiB holds a few
             seconds of a fast pipeline, and is small beside a training machine's memory.
-        max_frame: bytes of one frame at most; what is larger closes the connection before memory is taken for it.
+        max_frame: bytes of one array at most. (On the wire it comes in pieces; no peer can announce more than one.)
         liveness: seconds without a connection after which a client is given up. Longer than a switch takes to
             converge, shorter than a person's patience.
     """
@@ -255,7 +256,7 @@ class Core:
 
     def _on_block(self, peer: Peer, message: m.Block, frames: Sequence[Any]) -> None:
         worker = _worker(peer)
-        count = inspect_block(frames, self.limits)
+        count = inspect_block(measure(frames, message.pieces, self.limits), self.limits)
         if count != message.count:
             raise WireError("body", f"a block of {count} datapoints was announced as {message.count}")
         peer.job.block(worker, message, frames, sum(len(frame) for frame in frames))

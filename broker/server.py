@@ -14,6 +14,7 @@ import zmq
 from dfserve import endpoints
 from dfserve.broker.core import BrokerConfig, Core
 from dfserve.wire.messages import encode
+from dfserve.wire.pieces import PIECE
 
 log = logging.getLogger("dfserve.broker")
 
@@ -69,7 +70,7 @@ class Broker:
             zmq.ROUTER_MANDATORY: 1,  # a send to nobody is an error, which is how the end of a connection is seen
             zmq.ROUTER_HANDOVER: 1,  # a client that comes back takes over from its own dead connection
             zmq.SNDHWM: 0,  # credit bounds what is sent; a full queue would drop silently
-            zmq.MAXMSGSIZE: self.core.limits.max_frame,
+            zmq.MAXMSGSIZE: max(PIECE, self.core.limits.max_body),
             zmq.LINGER: LINGER,
             **KEEPALIVE,
         }

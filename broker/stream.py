@@ -83,13 +83,13 @@ class StreamJob:
             producer = self.tally.producer(worker.name)
             producer.datapoints += message.count
             producer.nbytes += nbytes
-            self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes)))
+            self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes), message.pieces))
 
     def fail(self, worker: Worker, message: Fail, now: float) -> None:
         """Take in that a pipeline raised."""
         if self._accept(worker, message.seq, 0):
             self.tally.errors["pipeline"] += 1
-            self._queue(Entry(worker, (), 0, 0, BLOCK_OVERHEAD, failure=message))
+            self._queue(Entry(worker, (), 0, 0, BLOCK_OVERHEAD, [], failure=message))
             if message.fatal:
                 worker.raised = True
                 worker.enter(State.BROKEN, now, f"{message.kind} at {message.key}")
@@ -273,7 +273,8 @@ class StreamJob:
             return
         worker, failure = parcel.entry.worker, parcel.entry.failure
         if failure is None:
-            message = Deliver(delivery, parcel.entry.count, parcel.skip, worker.name, parcel.again)
+            entry = parcel.entry
+            message = Deliver(delivery, entry.count, parcel.skip, worker.name, parcel.again, entry.pieces)
         else:
             message = DeliverFailure(
                 delivery, failure.key, failure.kind, failure.text, failure.traceback, worker.host, worker.name

@@ -26,6 +26,9 @@ from dfserve.errors import ConfigError, DfserveError, PipelineError, Starved, Wi
 from dfserve.window import Window
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
+from dfserve.wire.limits import DEFAULT_LIMITS
+from dfserve.wire.pieces import join
+from dfserve.wire.recycler import Recycler
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -106,6 +109,7 @@ class RemoteDataZMQ(DataFlow):
         self._meter = WaitMeter(time.monotonic())
         self._beat: m.ConsumerBeat | None = None
         self._source: _Source | None = None
+        self._recycler = Recycler()
         self._plain: Any = None
         self.errors = 0
         self.in_doubt = 0
@@ -126,15 +130,14 @@ class RemoteDataZMQ(DataFlow):
                 "make one in each process (with bind=False), or call reset_state only in the process that iterates"
             )
         if self._format is not None:
-            self._plain = self._open_plain()
+            self._plain = self._plain or self._open_plain()
             return
         self._source = _Source(self._addresses, self._bind, self._broker_settings, self._metrics_port)
         self._await(lambda: self._inbox.welcomed)
 
     def __iter__(self) -> Iterator[Any]:
         """Return itself: iterating again goes on where it stopped."""
-        if self._source is None and self._plain is None:
-            self.reset_state()
+        self.reset_state()
         return self
 
     def __next__(self) -> Any:
@@ -182,6 +185,8 @@ class RemoteDataZMQ(DataFlow):
     def _next_block(self) -> None:
         """Make the next block's datapoints the rows; raise what arrived instead of one."""
         self.reset_state()
+        if self._plain is not None:
+            return
         self._finish_open()
         arrival = self._inbox.take()
         if arrival is None:
@@ -206,7 +211,8 @@ class RemoteDataZMQ(DataFlow):
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
         try:
-            rows = decode_block(arrival.frames)
+            frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
+            rows = decode_block(frames)
         except WireError as error:
             self.errors += 1
             log.error("dropped a block of %s: %s", message.source, error)

@@ -64,9 +64,9 @@ class LocalBroker:
         """Return a consumer that is connected to this broker; ``options`` as for `RemoteDataZMQ`. Close it yourself."""
         return RemoteDataZMQ(self.address, bind=False, **{"timeout": TIMEOUT, **options})
 
-    def send(self, pipeline: Any, **options: Any) -> None:
+    def send(self, df: Any, /, **options: Any) -> None:
         """Send one pass of a pipeline, and return when the broker has it; ``options`` as for `send_dataflow_zmq`."""
-        send_dataflow_zmq(pipeline, self.address, **{"passes": 1, **options})
+        send_dataflow_zmq(df, self.address, **{"passes": 1, **options})
 
     def metrics(self) -> dict[str, float]:
         """Return the broker's metrics by name; those with labels are added up."""

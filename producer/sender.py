@@ -56,7 +56,8 @@ class Sender:
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._blocked = 0.0
         self._nbytes = 0
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # guards the outbox
+        self._building = threading.Lock()  # guards the builder; taken last
         self._error: BaseException | None = None
         self._stopping = False
         self._interrupted = False
@@ -78,16 +79,24 @@ class Sender:
             BrokerLost, ConfigError, WireError: the broker refused us.
             Interrupted: `interrupt` was called while it waited.
         """
+        builder = self._builder
+        with self._building:  # the hot path: one lock, one copy
+            taken = builder.count > 0 and builder.add(datapoint)
+            if taken and not builder.full:
+                return
         with self._changed:
-            self._await_room()
-            if self._builder.count == 0:
-                self._opened = time.monotonic()
-            if not self._builder.add(datapoint):
-                self._close_block()
-                self._opened = time.monotonic()
-                self._builder.add(datapoint)
-            if self._builder.full:
-                self._close_block()
+            self._close_block()
+            if not taken:
+                self._await_room()
+                self._begin_block(datapoint)
+
+    def _begin_block(self, datapoint: Any) -> None:
+        with self._building:
+            self._opened = time.monotonic()
+            self._builder.add(datapoint)
+            full = self._builder.full
+        if full:
+            self._close_block()
 
     def fail(self, fail: Fail) -> None:
         """Report that the pipeline raised, after everything that was sent before."""
@@ -189,11 +198,14 @@ class Sender:
         )
 
     def _close_block(self) -> None:
-        if self._builder.count:
+        """Hand the block that is being built to the outbox. The caller holds `_changed`, so blocks keep their order."""
+        with self._building:
+            if not self._builder.count:
+                return
             block = self._builder.close()
-            self._outbox.put_block(block.frames, block.count, block.nbytes)
-            self._nbytes += block.nbytes
-            self._wake()
+        self._outbox.put_block(block.frames, block.count, block.nbytes)
+        self._nbytes += block.nbytes
+        self._wake()
 
     def _wake(self) -> None:
         try:

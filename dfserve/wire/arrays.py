@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from dfserve.wire.recycler import Recycler
+
 Array = np.ndarray[Any, Any]
+
+RECYCLED = 2 << 20  # bytes; the C library reuses smaller memory by itself
+_RECYCLER = Recycler()
 
 
 def is_array(value: object) -> bool:
@@ -16,8 +21,13 @@ def is_array(value: object) -> bool:
 
 
 def blank(nbytes: int, dtype: np.dtype[Any]) -> Array:
-    """Return uint8 memory for arrays of a dtype: zeroed if the dtype may have gaps, which must not carry our memory."""
-    return np.zeros(nbytes, np.uint8) if dtype.kind == "V" else np.empty(nbytes, np.uint8)
+    """Return uint8 memory for arrays of a dtype: zeroed if the dtype may have gaps, which must not carry our memory.
+
+    Large memory is a lease, see `Recycler`: hold it, or a memoryview of it, for as long as it is used.
+    """
+    if dtype.kind == "V":
+        return np.zeros(nbytes, np.uint8)
+    return _RECYCLER.take(nbytes) if nbytes >= RECYCLED else np.empty(nbytes, np.uint8)
 
 
 def array_bytes(value: Array) -> Array:

@@ -57,8 +57,10 @@ class Buffer:
 
     def frame(self, used: int) -> memoryview:
         """Return the first ``used`` bytes as a frame that does not hold on to more than twice its size."""
-        raw = self.raw[:used]
-        return (raw.copy() if 2 * used < len(self.raw) else raw).data
+        if 2 * used < len(self.raw):
+            return self.raw[:used].copy().data
+        whole: memoryview = self.raw.data
+        return whole[:used]  # of the lease itself: a numpy view of it would not hold it, see Recycler
 
 
 class ValueColumn:

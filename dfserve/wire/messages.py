@@ -8,7 +8,7 @@ annotations of the message's class; unknown fields are ignored, so that a later 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_type_hints
 
 from dfserve.errors import WireError
@@ -79,12 +79,13 @@ class Offer(Message):
 
 @dataclass(frozen=True)
 class Block(Message):
-    """A block of ``count`` datapoints."""
+    """A block of ``count`` datapoints. ``pieces``: how many each of its frames was cut into, empty if none was."""
 
     CODE: ClassVar[int] = 4
     CARRIES_BLOCK: ClassVar[bool] = True
     seq: int
     count: int
+    pieces: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ class Deliver(Message):
     skip: int
     source: str
     again: bool  # in doubt: it was sent to a consumer that died, which may have seen it
+    pieces: list[int] = field(default_factory=list)  # as in Block
 
 
 @dataclass(frozen=True)
@@ -251,7 +253,7 @@ class Refused(Message):
 
 KINDS: dict[int, type[Message]] = {kind.CODE: kind for kind in Message.__subclasses__()}
 _HINTS: dict[type[Message], dict[str, Any]] = {
-    kind: {field.name: get_type_hints(kind)[field.name] for field in fields(kind)} for kind in KINDS.values()
+    kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in KINDS.values()
 }
 _HEADERS: dict[type[Message], bytes] = {kind: MAGIC + bytes([VERSION, kind.CODE]) for kind in KINDS.values()}
 

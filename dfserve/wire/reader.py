@@ -20,6 +20,7 @@ from dfserve.wire import values as codes
 from dfserve.wire.arrays import array_view, locked
 from dfserve.wire.dtypes import MAX_FIELDS, read_dtype, read_shape, scalar_stackable
 from dfserve.wire.limits import Limits
+from dfserve.wire.pieces import Extent
 from dfserve.wire.unpatched import unpackb
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
@@ -43,7 +44,7 @@ class Reader:
         build: make arrays; without it everything is checked and no array is made.
     """
 
-    def __init__(self, frames: list[memoryview], limits: Limits, build: bool) -> None:
+    def __init__(self, frames: list[memoryview | Extent], limits: Limits, build: bool) -> None:
         self.build = build
         self.limits = limits
         self._frames = frames
@@ -65,9 +66,16 @@ class Reader:
 
     def body(self) -> Any:
         """Return what the body holds. Raises WireError, and whatever msgpack raises on bad bytes."""
-        return self._unpack(self._frames[0], self._value)
+        body = self._frames[0]
+        assert not isinstance(body, Extent), "a body is never an extent"
+        return self._unpack(body, self._value)
 
-    def claim(self, number: object) -> memoryview:
+    def release(self) -> None:
+        """Let go of the frames. The hooks refer back to this reader, and a cycle would hold them until a collection."""
+        self._hooks.clear()
+        self._frames = []
+
+    def claim(self, number: object) -> Any:
         """Return the frame of that number. Raises WireError if there is none, or if it was claimed before."""
         if type(number) is not int or number not in self._unclaimed:
             raise WireError("frames", "a frame number is out of range or was used twice")
@@ -192,8 +200,8 @@ def _require_list(found: Any) -> list[Any]:
     return found
 
 
-def _require_size(data: memoryview | bytes, expected: int) -> None:
-    if type(data) not in (bytes, memoryview):
+def _require_size(data: memoryview | Extent | bytes, expected: int) -> None:
+    if type(data) not in (bytes, memoryview, Extent):
         raise WireError("body", "the data of an array are not bytes")
     if len(data) != expected:
         raise WireError("frames", f"an array has {len(data)} bytes where its dtype and shape say {expected}")

@@ -13,6 +13,7 @@ from dfserve.wire.arrays import Array, array_view, locked
 from dfserve.wire.columns import RAGGED, STACK, VALUES, aligned
 from dfserve.wire.dtypes import read_dtype, read_shape, scalar_stackable
 from dfserve.wire.limits import Limits
+from dfserve.wire.pieces import Extent
 from dfserve.wire.reader import Reader, hashables
 
 Rows = Callable[[], Iterable[Any]]  # makes a column's components, one for each datapoint
@@ -41,22 +42,27 @@ def received(frames: Sequence[Any], limits: Limits, build: bool) -> Received:
     Args:
         frames: objects with the buffer protocol, which stay alive as long as the arrays over them.
         limits: checked before anything is allocated.
-        build: make nested arrays too; without it ``columns`` must not be called.
+        build: make nested arrays too; without it ``columns`` must not be called, and frames may be extents.
 
     Raises:
         WireError: with reason ``frames``, ``limits``, ``body``, ``dtype`` or ``shape``, and nothing else.
     """
+    reader: Reader | None = None
     try:
-        return _received(Reader(_views(frames, limits), limits, build))
+        reader = Reader(_views(frames, limits), limits, build)
+        return _received(reader)
     except WireError:
         raise
     except (MemoryError, RecursionError) as error:
         raise WireError("limits", f"a block takes more than this machine has: {type(error).__name__}") from None
     except Exception as error:  # noqa: BLE001  # msgpack and hash() raise a dozen kinds on bad bytes
         raise WireError("body", f"a block's body is malformed: {type(error).__name__}: {error}"[:200]) from None
+    finally:
+        if reader is not None:
+            reader.release()
 
 
-def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview]:
+def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview | Extent]:
     if not 1 <= len(frames) <= limits.max_frames:
         raise WireError("limits", f"a block has {len(frames)} frames; it may have 1 to {limits.max_frames}")
     views = [_bytes_view(frame) for frame in frames]
@@ -68,7 +74,9 @@ def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview]:
     return views
 
 
-def _bytes_view(frame: Any) -> memoryview:
+def _bytes_view(frame: Any) -> memoryview | Extent:
+    if isinstance(frame, Extent):
+        return frame
     view = memoryview(frame).toreadonly()
     return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
 
@@ -160,6 +168,6 @@ def _require_rows(rows: list[Any], count: int) -> None:
         raise WireError("body", f"a column has {len(rows)} rows in a block of {count} datapoints")
 
 
-def _require_bytes(frame: memoryview, expected: int) -> None:
+def _require_bytes(frame: memoryview | Extent, expected: int) -> None:
     if len(frame) != expected:
         raise WireError("frames", f"a frame has {len(frame)} bytes where dtype and shape say {expected}")

@@ -71,7 +71,7 @@ def deliver(clients: Clients, connection: bytes, seq: int = 1) -> None:
     """Offer and send a block as a worker does that is known already."""
     block = encode_block([[seq, b"x" * 100]])
     clients.say(connection, m.Offer(seq, [block.nbytes]))
-    clients.say(connection, m.Block(seq, 1), [bytes(memoryview(frame)) for frame in block.frames])
+    clients.say(connection, m.Block(seq, 1, []), [bytes(memoryview(frame)) for frame in block.frames])
 
 
 # ---------------------------------------------------------------------- who is there
@@ -236,7 +236,7 @@ def test_a_client_may_not_send_what_only_a_broker_says(clients: Clients) -> None
 def test_a_block_that_is_no_block_is_refused_before_it_reaches_anybody(clients: Clients) -> None:
     clients.say(b"w", produces())
     clients.say(b"w", m.Offer(1, [7]))
-    clients.say(b"w", m.Block(1, 1), [b"garbage"])
+    clients.say(b"w", m.Block(1, 1, []), [b"garbage"])
     assert clients.core.tally.bad == {"body": 1}
     assert clients.core.budget.used == 0
 
@@ -245,7 +245,7 @@ def test_a_block_of_another_number_of_datapoints_than_announced_is_refused(clien
     clients.say(b"w", produces())
     block = encode_block([[1], [2]])
     clients.say(b"w", m.Offer(1, [block.nbytes]))
-    (refused,) = clients.say(b"w", m.Block(1, 3), [bytes(memoryview(frame)) for frame in block.frames])
+    (refused,) = clients.say(b"w", m.Block(1, 3, []), [bytes(memoryview(frame)) for frame in block.frames])
     assert isinstance(refused, m.Refused)
     assert "2 datapoints was announced as 3" in refused.text
 

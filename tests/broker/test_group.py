@@ -24,7 +24,8 @@ def consumer(group: Group, name: str, hwm: int = 50) -> Consumer:
 
 
 def parcel(group: Group, count: int = 1, nbytes: int = 100) -> Parcel:
-    return Parcel(Entry(WORKER, (), count, nbytes, nbytes, holders={group}))
+    entry = Entry(worker=WORKER, frames=(), pieces=[], count=count, nbytes=nbytes, charge=nbytes, holders={group})
+    return Parcel(entry)
 
 
 def test_the_consumer_that_holds_least_is_served_next(group: Group) -> None:

@@ -63,7 +63,7 @@ class Stage:
             self.pump()
             if worker.granted == worker.received:
                 return sent
-            self.job.block(worker, m.Block(worker.received + 1, count), (), nbytes)
+            self.job.block(worker, m.Block(worker.received + 1, count, []), (), nbytes)
             self.pump()
         return blocks
 
@@ -165,7 +165,9 @@ def test_a_refused_hello_leaves_no_consumer_behind_that_would_be_sent_blocks(sta
 @pytest.mark.parametrize(("option", "value"), [("lag", "skip"), ("least", 2)])
 def test_consumers_of_a_group_must_agree(stage: Stage, option: str, value: Any) -> None:
     stage.join("a")
-    with pytest.raises(WireError, match=r"disagree on \w+: .*; give all of them the same, or use another group") as caught:
+    with pytest.raises(
+        WireError, match=r"disagree on \w+: .*; give all of them the same, or use another group"
+    ) as caught:
         stage.join("b", **{option: value})
     assert caught.value.reason == "config"
     stage.join("c", "another group", **{option: value})
@@ -508,7 +510,7 @@ def test_a_worker_that_stays_away_is_given_up_after_the_liveness(stage: Stage, p
 def test_blocks_that_were_sent_again_are_dropped_and_counted(stage: Stage) -> None:
     worker, consumer = stage.worker(), stage.join()
     stage.produce(worker, 1)
-    stage.job.block(worker, m.Block(1, 2), (), 100)
+    stage.job.block(worker, m.Block(1, 2, []), (), 100)
     stage.pump()
     assert stage.tally.duplicate == 1
     assert len(stage.heard(consumer, m.Deliver)) == 1

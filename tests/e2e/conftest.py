@@ -99,9 +99,7 @@ class Stranger:
         return welcome
 
     def join_as_consumer(self, group: str = "strangers") -> m.ConsumerWelcome:
-        self.say(
-            m.ConsumerHello(secrets.token_bytes(16), "s", "far", 1, "default", group, 50, "skip", 1, b"", 0, 0)
-        )
+        self.say(m.ConsumerHello(secrets.token_bytes(16), "s", "far", 1, "default", group, 50, "skip", 1, b"", 0, 0))
         welcome: m.ConsumerWelcome = self.hear(m.ConsumerWelcome)
         return welcome
 

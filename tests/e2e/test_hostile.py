@@ -136,7 +136,7 @@ BAD = {
     "a truncated header": ([HEADER[:4], BODY], "magic"),
     "a body too large": ([HEADER, bytes(m.MAX_CONTROL_BODY + 1)], "limits"),
     "a header too large": ([HEADER * 2, BODY], "limits"),
-    "thousands of frames": ([*m.encode(m.Block(1, 1)), *[b"x"] * 5000], "limits"),
+    "thousands of frames": ([*m.encode(m.Block(1, 1)), *[b"x"] * (DEFAULT_LIMITS.max_frames + 1)], "limits"),
     "a hundred thousand frames": ([b""] * 100_000, "limits"),
     "a block where none belongs": ([HEADER, BODY, *GOOD], "frames"),
     "a block without frames": (m.encode(m.Block(1, 1)), "frames"),
@@ -219,22 +219,48 @@ def test_a_block_with_another_count_than_it_holds_is_refused(run_broker: Start, 
 
 
 def test_a_frame_over_max_frame_closes_the_connection_before_it_takes_memory(run_broker: Start) -> None:
-    broker = run_broker("--max-frame", "1MiB")
+    broker = run_broker()
     with plain(broker.port, GREETING + READY + long_frame(1 << 20) + bytes(1 << 20)) as connection:
         connection.settimeout(1)
-        assert not is_closed_by_peer(connection), "a frame of just max_frame is admitted"
+        assert not is_closed_by_peer(connection), "a frame of a megabyte is admitted"
     before = broker.rss
-    for size in ((1 << 20) + 1, 1 << 34, 1 << 62):
+    for size in (DEFAULT_LIMITS.max_frame + 1, 1 << 34, 1 << 62):
         with plain(broker.port, GREETING + READY + long_frame(size)) as connection:
             assert is_closed_by_peer(connection), size
     assert broker.rss < before + (10 << 20)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "frames", "reason"),
+    [
+        ([], [GOOD[0], bytes(2 << 20)], "limits"),
+        ([1, 2], [GOOD[0], bytes(1 << 20), bytes(1 << 20)], "limits"),
+        ([1, 2], GOOD, "frames"),
+        ([1], GOOD, "frames"),
+        ([1, 1, 0], GOOD, "frames"),
+        ([0, 2], GOOD, "frames"),
+        ([1, 1], [GOOD[0], GOOD[1][1:]], "frames"),
+        ([2], GOOD, "body"),
+    ],
+)
+def test_a_block_over_max_frame_or_with_pieces_that_do_not_fit_is_refused(
+    run_broker: Start, stranger: Start, pieces: list[int], frames: list[bytes], reason: str
+) -> None:
+    broker = run_broker("--max-frame", "1MiB")
+    peer = stranger(broker.address)
+    peer.join_as_producer()
+    peer.be_granted(sum(map(len, frames)))
+    peer.say(m.Block(1, 1, pieces), *frames)
+    assert peer.hear(m.Refused).kind == reason
+    assert broker.bad() == {reason: 1}
+    assert broker.total("dfserve_queue_bytes") == broker.total("dfserve_queue_granted_bytes") == 0
 
 
 def test_a_pickle_in_a_block_is_not_opened_by_the_broker_and_reaches_no_consumer(
     start: Start, run_broker: Start, stranger: Start, produce: Start, tmp_path: Path
 ) -> None:
     path = tmp_path / "exploded"
-    broker = run_broker()
+    broker = run_broker("--liveness", "1s")
     consumer = start("pipes.py", broker.address)
     consumer.wait_until_said("ready")
     attacks = bombs(path)
@@ -269,10 +295,10 @@ def test_a_consumer_opens_no_pickle_that_a_hostile_broker_sends(
     with zmq.Context() as context, context.socket(zmq.ROUTER) as evil:
         evil.bind(tcp_address)
         consumer = start("-c", CONSUME, tcp_address, patched)
-        assert evil.poll(PATIENCE * 1000)
+        assert evil.poll(int(PATIENCE * 1000))
         peer = evil.recv_multipart()[0]
         evil.send_multipart([peer, *m.encode(m.Who())])
-        while evil.poll(PATIENCE * 1000):  # its hello
+        while evil.poll(int(PATIENCE * 1000)):  # its hello
             if len(evil.recv_multipart()) > 2:
                 break
         evil.send_multipart([peer, *m.encode(m.ConsumerWelcome(bytes(16)))])
@@ -301,7 +327,8 @@ def _attack(broker: Any, stranger: Start, path: Path, rng: random.Random) -> Non
     anonymous = stranger(broker.address)
     for frames in messages:
         rng.choice([joined, anonymous]).send(*frames)
-    joined.say(m.Bye(0, 0))
+    for peer in (joined, anonymous):
+        peer.socket.close(linger=1000)
     for data in NOT_ZMTP.values():
         with plain(broker.port, data):
             pass
@@ -311,7 +338,7 @@ def test_an_honest_stream_goes_on_beside_every_kind_of_attack(
     start: Start, run_broker: Start, stranger: Start, produce: Start, tmp_path: Path
 ) -> None:
     path = tmp_path / "exploded"
-    broker = run_broker()
+    broker = run_broker("--liveness", "1s")
     consumer = start("pipes.py", broker.address)
     consumer.wait_until_said("ready")
     with contextlib.ExitStack() as half_open:
@@ -325,7 +352,6 @@ def test_an_honest_stream_goes_on_beside_every_kind_of_attack(
             rounds += 1
         _assert_whole(consumer, producer)
     assert rounds > 0
-    print(rounds)
     assert broker.labelled("dfserve_datapoints_received_total")["data-0/0"] == ITEMS
     assert {"magic", "frames", "version", "kind", "body", "limits"} <= set(broker.bad())
     assert broker.total("dfserve_queue_bytes") == 0
@@ -347,7 +373,7 @@ def test_a_stranger_at_the_public_port_of_a_trainer_does_not_disturb_it(
             _plant(stranger(address), frames)
         with plain(int(address.rpartition(":")[2]), NOT_ZMTP["random bytes"]):
             producer = produce(address, "data-0", "--passes", "1", count=ITEMS)
-            assert Counter(number for number, _ in source) == Counter(range(ITEMS))
+            assert [next(source)[0] for _ in range(ITEMS)] == list(range(ITEMS))
         assert producer.wait() == 0
         # Random bytes may make sense to libzmq, as messages of the first version of its protocol.
         assert scrape(free_port).total("dfserve_bad_messages_total") >= len(BAD) + len(attacks)
@@ -385,8 +411,4 @@ def test_a_real_client_of_another_version_ends_with_an_error_that_says_so(
     assert client.wait() != 0
     last = client.output.splitlines()[-1]
     assert "install the same dfserve on both" in last
-    assert f"protocol {m.VERSION}, this one {m.VERSION + 1}" in last or f"protocol {m.VERSION + 1}" in last
-
-
-def test_max_frames_is_what_the_table_above_exceeds() -> None:
-    assert DEFAULT_LIMITS.max_frames < 5000
+    assert f"protocol {m.VERSION}, this one {m.VERSION + 1}" in last

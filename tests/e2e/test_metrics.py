@@ -91,7 +91,12 @@ def test_a_broker_is_live_and_ready_and_while_it_drains_only_live(
     start: Start, run_broker: Start, produce: Start, until: Any
 ) -> None:
     broker = run_broker("--queue-bytes", "8MiB", "--grace", "50s")
-    assert [_status(broker.metrics_port, path) for path in ("/livez", "/readyz", "/metrics", "/")] == [200, 200, 200, 404]
+    assert [_status(broker.metrics_port, path) for path in ("/livez", "/readyz", "/metrics", "/")] == [
+        200,
+        200,
+        200,
+        404,
+    ]
     produce(broker.address, "data-0", nbytes=100_000)
     consumer = start("pipes.py", broker.address, "--hang-after", "1")
     consumer.wait_until_said("holding")
@@ -106,9 +111,7 @@ def test_a_producer_serves_the_metrics_of_its_workers(
     start: Start, run_broker: Start, produce: Start, scrape: Any, until: Any
 ) -> None:
     broker = run_broker("--queue-bytes", "8MiB")
-    producer = produce(
-        broker.address, "data-0", "--workers", "2", "--metrics-port", "0", count=10, nbytes=100_000
-    )
+    producer = produce(broker.address, "data-0", "--workers", "2", "--metrics-port", "0", count=10, nbytes=100_000)
     producer.wait_until_said("metrics at port ")
     port = next(int(line["message"].split()[-1]) for line in producer.lines if "metrics at" in line["message"])
     assert _status(port, "/livez") == 200

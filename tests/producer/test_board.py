@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from dfserve.producer.board import Board, Counters
 
 
@@ -26,6 +28,7 @@ def test_counts_are_exact_up_to_those_of_petabytes() -> None:
     assert board.read(0).nbytes == 2**53 - 1
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of tests that ran before; it ends at once
 def test_what_a_forked_child_writes_is_read_by_its_parent() -> None:
     board = Board(2)
     pid = os.fork()

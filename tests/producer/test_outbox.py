@@ -50,7 +50,7 @@ def test_blocks_leave_within_the_credit_and_new_ones_are_offered_once(outbox: Ou
     assert outgoing(outbox) == []
     outbox.receive(m.Credit(acked=0, granted=2, released=0))
     put(outbox)
-    assert outgoing(outbox) == [m.Block(1, 1), m.Block(2, 1), m.Offer(4, [100])]
+    assert outgoing(outbox) == [m.Block(1, 1, []), m.Block(2, 1, []), m.Offer(4, [100])]
 
 
 def test_the_frames_of_a_block_leave_as_they_were_put(outbox: Outbox) -> None:
@@ -59,7 +59,7 @@ def test_the_frames_of_a_block_leave_as_they_were_put(outbox: Outbox) -> None:
     outbox.put_block(frames, 1, 9)
     outbox.take_outgoing()
     outbox.receive(m.Credit(0, 1, 0))
-    assert outbox.take_outgoing()[0] == (m.Block(1, 1), frames)
+    assert outbox.take_outgoing()[0] == (m.Block(1, 1, []), frames)
 
 
 def test_what_the_broker_has_is_let_go(outbox: Outbox) -> None:
@@ -86,7 +86,7 @@ def test_a_reconnect_offers_and_sends_again_what_was_not_acknowledged(outbox: Ou
     welcome(outbox, acked=1)
     assert outgoing(outbox) == [m.Offer(2, [100, 100])]
     outbox.receive(m.Credit(acked=1, granted=3, released=0))
-    assert outgoing(outbox) == [m.Block(2, 1), m.Block(3, 1)]
+    assert outgoing(outbox) == [m.Block(2, 1, []), m.Block(3, 1, [])]
 
 
 def test_credit_that_crosses_a_hello_is_void(outbox: Outbox) -> None:

@@ -115,9 +115,7 @@ def test_what_came_before_an_error_arrives_before_it(broker: LocalBroker, consum
     assert error.remote_traceback in str(error)
 
 
-def test_the_place_of_an_error_counts_from_the_start_of_its_pass(
-    broker: LocalBroker, consumer: RemoteDataZMQ
-) -> None:
+def test_the_place_of_an_error_counts_from_the_start_of_its_pass(broker: LocalBroker, consumer: RemoteDataZMQ) -> None:
     class SecondPass(DataFlow):
         """Raises in its second pass."""
 

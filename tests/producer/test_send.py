@@ -134,7 +134,9 @@ def test_a_sender_that_hosts_the_broker_waits_until_consumers_have_everything(fr
     with RemoteDataZMQ(address, bind=False, timeout=60) as consumer:
         import threading
 
-        thread = threading.Thread(target=send_dataflow_zmq, args=([[1], [2]], address), kwargs={"bind": True, "passes": 1})
+        thread = threading.Thread(
+            target=send_dataflow_zmq, args=([[1], [2]], address), kwargs={"bind": True, "passes": 1}
+        )
         thread.start()
         assert list(consumer) == [[1], [2]]
         thread.join(60)

@@ -242,3 +242,19 @@ def test_any_stream_comes_back_in_order_through_blocks_of_any_size(stream, max_b
     if builder.count:
         found += decode_block(builder.close().frames)
     assert same(found, datapoints)
+
+
+def test_a_blocks_frames_are_freed_with_the_last_view_without_a_garbage_collection() -> None:
+    frames = [np.frombuffer(bytes(frame), np.uint8) for frame in encode_block([[np.arange(3000), {"deep": 1}]]).frames]
+    body, column = (weakref.ref(frame) for frame in frames)
+    gc.disable()
+    try:
+        rows = decode_block(frames)
+        view = rows[0][0][5:]
+        del frames, rows
+        assert body() is None
+        assert column() is not None
+        del view
+        assert column() is None
+    finally:
+        gc.enable()

@@ -60,7 +60,7 @@ def test_a_message_of_every_kind_comes_back_equal(message: m.Message) -> None:
 
 def test_every_kind_has_a_code_of_its_own_and_is_in_the_round_trip() -> None:
     assert len(m.KINDS) == len(m.Message.__subclasses__()) == 20
-    assert all(kind.CODE == code for code, kind in m.KINDS.items())
+    assert all(code == kind.CODE for code, kind in m.KINDS.items())
 
 
 @given(MESSAGES, st.dictionaries(st.text(max_size=5).map("later_".__add__), st.integers(0, 9)))
@@ -79,7 +79,7 @@ def test_a_message_without_one_of_its_fields_is_refused(message: m.Message, data
 
 
 DONE = m.encode(m.Done(1, 0.5))
-REFUSED = {
+REFUSED: dict[str, tuple[bytes, bytes, int, str]] = {
     "an empty header": (b"", DONE[1], 0, "magic"),
     "a short header": (DONE[0][:-1], DONE[1], 0, "magic"),
     "a long header": (DONE[0] + b"\x00", DONE[1], 0, "magic"),
@@ -131,7 +131,9 @@ def test_another_version_is_told_what_to_do() -> None:
 def _sample(rng: random.Random, hint: Any) -> Any:
     """Return a value that is mostly of the wanted type, and often at or beyond the edge of its range."""
     if rng.random() < 0.1:
-        return rng.choice([None, True, -1, 1 << 62, (1 << 64) - 1, 0.5, float("nan"), "x", b"x", [], [None], {}, {"a": 1}])
+        return rng.choice(
+            [None, True, -1, 1 << 62, (1 << 64) - 1, 0.5, float("nan"), "x", b"x", [], [None], {}, {"a": 1}]
+        )
     numbers = [0, 1, 7, 1 << 31, m.MAX_INT - 1]
     return {
         bool: lambda: rng.random() < 0.5,
@@ -207,8 +209,10 @@ def test_a_pickle_in_a_control_body_stays_closed_even_where_msgpack_numpy_has_pa
     body = msgpack.packb({"sizes": bomb, "first": 1} if nested else bomb)
 
     def detonate(*arguments: str) -> list[str]:
-        child = subprocess.run([sys.executable, "-c", DETONATE, *arguments], input=body, capture_output=True, check=True)
-        return child.stdout.decode().split()
+        child = subprocess.run(
+            [sys.executable, "-c", DETONATE, *arguments], input=body, capture_output=True, check=True
+        )
+        return str(child.stdout, "ascii").split()
 
     reasons = detonate()
     assert not path.exists()

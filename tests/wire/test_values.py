@@ -45,7 +45,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:40] if not isinstance(value, (set, frozenset)) else "set")
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_value_comes_back_of_the_same_type(value, travelled, same):
     assert same(travelled([value]), [[value]])
     assert same(travelled([[value]]), [[[value]]])

@@ -1,0 +1,24 @@
+"""What the demo says when an optional package is not installed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dfserve.cli.demo import demo
+from dfserve.errors import ConfigError
+
+
+@pytest.mark.parametrize("package", ["cv2", "prometheus_client", "skimage"])
+def test_a_missing_package_is_an_error_that_says_what_to_install(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)  # Python's own way to say that it cannot be imported
+    result = CliRunner().invoke(demo)
+    assert isinstance(result.exception, ConfigError)
+    assert "pip install 'dfserve[demo]'" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,396 @@
+"""Owns the tests of RemoteDataZMQ against the real broker: its arguments, its errors, and that it is a DataFlow."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dfserve
+from dfserve import AddressInUse, ConfigError, EndpointError, PipelineError, RemoteDataZMQ, Starved, WorkerLost
+from dfserve.dataflow import BatchData, DataFlow, DataFromList
+from dfserve.producer.send import introduce
+from dfserve.producer.sender import Sender, fail_message
+from dfserve.testing import LocalBroker
+
+SHORT = 0.3  # seconds: a timeout that a test waits for
+
+
+@pytest.fixture
+def broker() -> Iterator[LocalBroker]:
+    with LocalBroker() as broker:
+        yield broker
+
+
+@contextmanager
+def producer(broker: LocalBroker, passes: int | None = 1) -> Iterator[Sender]:
+    with Sender(broker.address, introduce("0", "default", passes), 50) as sender:
+        yield sender
+
+
+def numbers(count: int) -> list[list[int]]:
+    return [[number] for number in range(count)]
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"hwm": 0}, "hwm is 0"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"min_producers": 0}, "min_producers is 0"),
+        ({"lag": "later"}, "lag is 'later'; it is 'wait' or 'skip'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; it is 'raise' or 'skip'"),
+        ({"addr2": "ipc://@two"}, "bind=False connects to one broker; give one address"),
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused_at_once_with_the_remedy(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        RemoteDataZMQ("ipc://@one", bind=False, **options)
+
+
+def test_an_address_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(EndpointError, match="has no scheme"):
+        RemoteDataZMQ("localhost:8877")
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="format"), RemoteDataZMQ("ipc://@x", format="pickle") as remote:  # type: ignore[arg-type]  # the mistake that is tested
+        next(remote)
+
+
+def test_a_budget_that_is_too_small_is_refused_by_the_hosted_broker() -> None:
+    with pytest.raises(ConfigError, match="queue_bytes is 5"), RemoteDataZMQ("ipc://@tiny", queue_bytes=5) as remote:
+        remote.reset_state()
+
+
+def test_making_one_binds_and_connects_nothing(free_port: int) -> None:
+    RemoteDataZMQ(f"tcp://127.0.0.1:{free_port}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", free_port))
+
+
+def test_consumers_that_disagree_are_told_so(broker: LocalBroker) -> None:
+    with broker.consumer(min_producers=1) as one, broker.consumer(min_producers=2) as two:
+        one.reset_state()
+        with pytest.raises(ConfigError, match="refused this consumer: consumers of group 'default' disagree on min"):
+            two.reset_state()
+
+
+# ---------------------------------------------------------------------- hosting the broker
+
+
+def test_a_second_bind_names_the_process_and_the_way_out(tcp_address: str) -> None:
+    with RemoteDataZMQ(tcp_address) as first, RemoteDataZMQ(tcp_address) as second:
+        first.reset_state()
+        with pytest.raises(AddressInUse, match=r"bound by .*pid \d+ \(.*dfserve\.broker.*use bind=False"):
+            second.reset_state()
+
+
+def test_it_says_which_port_it_was_given() -> None:
+    with RemoteDataZMQ("tcp://127.0.0.1:0", "ipc://@ports") as remote:
+        tcp, ipc = remote.endpoints
+        assert not tcp.endswith(":0")
+        assert ipc == "ipc://@ports"
+        dfserve.send_dataflow_zmq(numbers(3), tcp, passes=1)
+        assert list(remote) == numbers(3)
+
+
+def test_an_address_that_other_hosts_reach_is_logged_once(free_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with RemoteDataZMQ(f"ipc://@warn-{free_port}", f"tcp://*:{free_port}") as remote:
+        remote.reset_state()
+        remote.reset_state()
+    records = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [f"tcp://*:{free_port} can be reached from other hosts" in str(r.getMessage()) for r in records] == [True]
+
+
+def test_an_address_of_this_machine_is_not_worth_a_warning(tcp_address: str, caplog: pytest.LogCaptureFixture) -> None:
+    with RemoteDataZMQ(tcp_address) as remote:
+        remote.reset_state()
+    assert not caplog.records
+
+
+# ---------------------------------------------------------------------- a DataFlow, an iterator, a context manager
+
+
+def test_it_is_a_dataflow(broker: LocalBroker) -> None:
+    with broker.consumer() as remote:
+        assert isinstance(remote, DataFlow)
+        assert iter(remote) is remote
+
+
+def test_it_has_no_length(broker: LocalBroker) -> None:
+    with broker.consumer() as remote, pytest.raises(NotImplementedError, match="does not know its length"):
+        len(remote)
+
+
+def test_next_works_without_anything_before_it(broker: LocalBroker) -> None:
+    broker.send(numbers(2))
+    with broker.consumer() as remote:
+        assert next(remote) == [0]
+        assert next(remote) == [1]
+        with pytest.raises(StopIteration):
+            next(remote)
+
+
+def test_breaking_out_and_going_on_loses_nothing(broker: LocalBroker) -> None:
+    broker.send(numbers(10))
+    with broker.consumer() as remote:
+        got = []
+        for (number,) in remote:
+            got.append(number)
+            if number == 3:
+                break
+        got += [number for (number,) in remote]
+    assert got == list(range(10))
+
+
+def test_it_works_under_an_operator(broker: LocalBroker) -> None:
+    broker.send([[np.full(3, number, np.float32), number] for number in range(6)])
+    with broker.consumer() as remote:
+        batches = BatchData(remote, 2)
+        batches.reset_state()
+        shapes = [(images.shape, list(labels)) for images, labels in batches]
+    assert shapes == [((2, 3), [0, 1]), ((2, 3), [2, 3]), ((2, 3), [4, 5])]
+
+
+def test_arrays_are_read_only_and_writable_copies_are_to_be_had(broker: LocalBroker) -> None:
+    broker.send([[np.zeros(10_000, np.uint8), {"mask": np.ones(3, bool)}]])
+    with broker.consumer() as remote:
+        datapoint = next(remote)
+    image, nested = datapoint
+    with pytest.raises(ValueError, match="read-only"):
+        image[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        nested["mask"][0] = False
+    image, nested = dfserve.writable(datapoint)
+    image[0], nested["mask"][0] = 1, False
+    assert (image[0], nested["mask"][0], datapoint[0][0]) == (1, False, 0)
+
+
+def test_arrays_outlive_the_consumer_that_handed_them_out(broker: LocalBroker) -> None:
+    broker.send([[np.arange(100_000)]])
+    with broker.consumer() as remote:
+        (array,) = next(remote)
+    del remote
+    gc.collect()
+    assert (array == np.arange(100_000)).all()
+
+
+def test_what_it_waited_is_counted_here_and_at_the_broker(broker: LocalBroker, until: Callable[..., Any]) -> None:
+    with broker.consumer() as remote:
+        remote.reset_state()
+        timer = threading.Timer(0.2, broker.send, [numbers(2)])
+        timer.start()
+        assert list(remote) == numbers(2)
+        timer.join()
+        waited = remote.waited
+        assert waited > 0
+        until(lambda: broker.metrics()["dfserve_consumer_wait_seconds_total"] >= waited, "the last receipt")
+
+
+# ---------------------------------------------------------------------- closing
+
+
+def test_closing_twice_is_harmless(broker: LocalBroker) -> None:
+    remote = broker.consumer()
+    remote.reset_state()
+    remote.close()
+    remote.close()
+
+
+def test_closing_one_that_was_never_used_is_harmless() -> None:
+    RemoteDataZMQ("ipc://@never").close()
+
+
+def test_closing_gives_back_what_was_not_handed_out(broker: LocalBroker, until: Callable[..., Any]) -> None:
+    broker.send(numbers(10))
+    with broker.consumer() as first:
+        assert [next(first) for _ in range(4)] == numbers(4)
+    with broker.consumer() as second:
+        assert list(second) == numbers(10)[4:]
+        assert second.in_doubt == 0
+    until(lambda: broker.metrics()["dfserve_datapoints_delivered_total"] == 10, "the last receipt")
+
+
+def test_it_can_be_used_again_after_it_was_closed(broker: LocalBroker) -> None:
+    broker.send(numbers(10))
+    remote = broker.consumer()
+    assert [next(remote) for _ in range(4)] == numbers(4)
+    remote.close()
+    with remote:
+        assert list(remote) == numbers(10)[4:]
+
+
+def test_one_that_is_forgotten_closes_by_itself(broker: LocalBroker, until: Callable[..., Any]) -> None:
+    remote = broker.consumer()
+    remote.reset_state()
+    until(lambda: broker.metrics()["dfserve_consumers"] == 1, "the consumer")
+    del remote
+    gc.collect()
+    until(lambda: broker.metrics()["dfserve_consumers"] == 0, "its end")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the child ends without using a thread
+def test_a_forked_child_may_not_use_it_and_does_not_disturb_its_parent(broker: LocalBroker) -> None:
+    broker.send(numbers(10))
+    with broker.consumer() as remote:
+        assert next(remote) == [0]
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for use in (remote.reset_state, lambda: iter(remote), remote.close):
+                try:
+                    use()
+                    os.write(write, b"fine\n")
+                except ConfigError as error:
+                    os.write(write, f"{error}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.close(write)
+        os.waitpid(pid, 0)
+        with os.fdopen(read) as answers:
+            first, second, third = answers.read().splitlines()
+        assert f"connected in process {os.getpid()} and is used in {pid}" in first
+        assert second == first
+        assert third == "fine"
+        assert list(remote) == numbers(10)[1:]
+
+
+# ---------------------------------------------------------------------- who is missing
+
+
+def starved(remote: RemoteDataZMQ) -> str:
+    with pytest.raises(Starved) as caught:
+        for _ in remote:
+            pass
+    assert isinstance(caught.value, TimeoutError)
+    return str(caught.value)
+
+
+def test_without_a_broker_it_says_that_nothing_was_heard_and_where() -> None:
+    with RemoteDataZMQ("ipc://@nobody-here", bind=False, timeout=SHORT) as remote:
+        assert "nothing was heard from a broker at ipc://@nobody-here" in starved(remote)
+        assert "nothing was heard" in starved(remote), "and so it does the next time"
+
+
+def test_without_a_producer_it_says_that_none_has_come_and_how_to_start_one(broker: LocalBroker) -> None:
+    with broker.consumer(timeout=SHORT) as remote:
+        text = starved(remote)
+    assert f"no producer is connected to {broker.address} (none has come yet)" in text
+    assert f"dfserve produce MODULE:FACTORY --to {broker.address}" in text
+
+
+def test_with_a_silent_producer_it_says_that_the_pipelines_have_sent_nothing(
+    broker: LocalBroker, until: Callable[..., Any]
+) -> None:
+    with producer(broker), broker.consumer(timeout=SHORT) as remote:
+        until(lambda: broker.metrics()["dfserve_producers"] == 1, "the producer")
+        assert "although 1 producers are connected" in starved(remote)
+
+
+def test_after_too_few_ends_it_says_how_many_came_and_how_many_are_needed(broker: LocalBroker) -> None:
+    broker.send(numbers(3))
+    with broker.consumer(timeout=SHORT, min_producers=2) as remote:
+        assert [next(remote) for _ in range(3)] == numbers(3)
+        assert "1 ended, 2 clean ends are needed" in starved(remote)
+
+
+def test_starving_is_no_end_and_what_comes_later_is_handed_out(broker: LocalBroker) -> None:
+    with broker.consumer(timeout=SHORT) as remote:
+        starved(remote)
+        broker.send(numbers(3))
+        assert list(remote) == numbers(3)
+
+
+# ---------------------------------------------------------------------- what failed remotely
+
+
+def fail_in_the_middle(broker: LocalBroker) -> None:
+    with producer(broker) as sender:
+        sender.send([1])
+        sender.fail(fail_message(ValueError("bad jpeg"), "a.jpg", "Traceback ...", fatal=True))
+        assert sender.drain()
+
+
+def test_an_error_is_raised_in_its_place_and_then_that_the_pass_is_not_complete(broker: LocalBroker) -> None:
+    fail_in_the_middle(broker)
+    with broker.consumer() as remote:
+        assert next(remote) == [1]
+        with pytest.raises(PipelineError, match=r"ValueError at a\.jpg on .*: bad jpeg") as pipeline:
+            next(remote)
+        with pytest.raises(WorkerLost, match="1 of 1 workers did not end it") as lost:
+            next(remote)
+        assert remote.errors == 2
+    assert pipeline.value.remote_traceback == "Traceback ..."
+    assert lost.value.worker == pipeline.value.worker
+    assert lost.value.worker == f"{lost.value.host}/0"
+
+
+def test_errors_can_be_skipped_and_are_logged_and_counted(
+    broker: LocalBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_in_the_middle(broker)
+    with broker.consumer(on_error="skip") as remote:
+        assert list(remote) == [[1]]
+        assert remote.errors == 2
+    skipped = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(skipped) == 2
+    assert "bad jpeg" in skipped[0]
+
+
+def test_each_group_hears_of_an_error(broker: LocalBroker) -> None:
+    with broker.consumer(group="a") as a, broker.consumer(group="b") as b:
+        a.reset_state()
+        b.reset_state()
+        fail_in_the_middle(broker)
+        for remote in (a, b):
+            with pytest.raises(PipelineError):
+                list(remote)
+
+
+# ---------------------------------------------------------------------- plain formats
+
+
+def test_a_plain_receiver_can_be_reset_twice_and_asked_for_the_next_at_once(tcp_address: str) -> None:
+    flow = DataFromList([[1, 2]], shuffle=False)
+    thread = threading.Thread(
+        target=dfserve.send_dataflow_zmq, args=(flow, tcp_address), kwargs={"format": "msgpack", "passes": 1}
+    )
+    with RemoteDataZMQ(tcp_address, format="msgpack", timeout=30) as remote:
+        remote.reset_state()
+        remote.reset_state()
+        thread.start()
+        assert next(remote) == [1, 2]
+        thread.join(30)
+    with RemoteDataZMQ(tcp_address, format="msgpack", timeout=SHORT) as remote, pytest.raises(Starved):
+        next(remote)
+
+
+# ---------------------------------------------------------------------- a trainer of its own
+
+
+def test_a_trainer_that_just_exits_leaves_no_broker_and_no_complaint(start: Callable[..., Any]) -> None:
+    code = """
+import json, dfserve, os
+df = dfserve.RemoteDataZMQ("ipc://@exits")
+df.reset_state()
+print(json.dumps({"broker": df._source.broker.pid}))
+"""
+    trainer = start("-W", "error", "-c", code)
+    assert trainer.wait() == 0
+    (line,) = trainer.lines
+    assert trainer.output.strip() == json.dumps(line), "nothing else was said"
+    with pytest.raises(ProcessLookupError):
+        os.kill(line["broker"], 0)

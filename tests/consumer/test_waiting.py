@@ -1,0 +1,94 @@
+"""Owns the tests of the measure of waiting and of the advice that follows from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dfserve.consumer.waiting import PERIOD, WaitMeter, missing
+from dfserve.wire.messages import ConsumerBeat
+
+
+def beat(
+    *, producers: int = 2, finished: int = 0, lost: tuple[str, ...] = (), queued: int = 0, occupancy: float = 0.0
+) -> ConsumerBeat:
+    return ConsumerBeat(7, producers, finished, list(lost), queued, occupancy)
+
+
+def advice(waited: float, last: ConsumerBeat | None, minutes: float = 1.0) -> str | None:
+    meter = WaitMeter(100.0)
+    meter.add(waited)
+    return meter.advice(100.0 + minutes * PERIOD, last)
+
+
+def test_a_trainer_that_waits_for_a_tenth_of_the_time_or_less_hears_nothing() -> None:
+    assert advice(6.0, beat()) is None
+    assert advice(6.1, beat()) is not None
+
+
+def test_nothing_is_said_before_a_minute_has_passed() -> None:
+    assert advice(59.0, beat(), minutes=0.99) is None
+
+
+def test_it_says_how_much_of_which_time_was_waited() -> None:
+    assert str(advice(15.0, beat())).startswith("the trainer waited 25% of the last 60 s: ")
+    assert str(advice(60.0, beat(), minutes=2.0)).startswith("the trainer waited 50% of the last 120 s: ")
+
+
+def test_a_wait_that_is_counted_twice_never_makes_more_than_all_of_the_time() -> None:
+    assert "waited 100% of" in str(advice(90.0, beat()))
+
+
+def test_it_is_said_once_a_minute_and_each_minute_counts_by_itself() -> None:
+    meter = WaitMeter(0.0)
+    meter.add(30.0)
+    lines = [meter.advice(now, beat()) for now in (60.0, 61.0, 119.0, 120.0)]
+    assert [line is not None for line in lines] == [True, False, False, False]
+    meter.add(12.0)
+    assert "20%" in str(meter.advice(180.0, beat()))
+
+
+def test_the_total_goes_on_over_the_minutes() -> None:
+    meter = WaitMeter(0.0)
+    meter.add(30.0)
+    meter.advice(60.0, beat())
+    meter.add(1.5)
+    assert meter.total == 31.5
+
+
+@pytest.mark.parametrize(
+    ("last", "side", "next_step"),
+    [
+        (None, "the broker has said nothing", "is its address right?"),
+        (beat(producers=0), "no producer is connected (none has come yet)", "start `dfserve produce`"),
+        (beat(producers=0, finished=3), "no producer is connected (3 ended)", "start `dfserve produce`"),
+        (beat(producers=0, lost=("a/0 (killed)",)), "(lost: a/0 (killed))", "start `dfserve produce`"),
+        (beat(occupancy=0.02), "the pipelines are slower than the trainer (2 producing, queue 2% full)", "--workers"),
+        (beat(occupancy=0.97), "they reach the trainer too slowly (2 producing, queue 97% full)", "raise hwm"),
+    ],
+)
+def test_it_says_which_side_is_slow_and_what_to_do_next(last: ConsumerBeat | None, side: str, next_step: str) -> None:
+    line = str(advice(30.0, last))
+    assert side in line
+    assert next_step in line
+
+
+@pytest.mark.parametrize(
+    ("last", "who"),
+    [
+        (None, "nothing was heard from a broker at tcp://t:1 for 9 s; start it, or check the address"),
+        (
+            beat(producers=0),
+            "no producer is connected to tcp://t:1 (none has come yet); start one with `dfserve produce",
+        ),
+        (beat(producers=0, finished=1), "(1 ended, 2 clean ends are needed for the end of the stream)"),
+        (beat(producers=0, lost=("a/0 (killed by SIGKILL)",)), "(lost: a/0 (killed by SIGKILL))"),
+        (
+            beat(producers=3, queued=0),
+            "although 3 producers are connected to tcp://t:1: their pipelines have sent nothing",
+        ),
+    ],
+)
+def test_the_error_after_a_timeout_says_who_is_missing_and_since_when(last: ConsumerBeat | None, who: str) -> None:
+    text = missing(last, "tcp://t:1", 9.0, 2)
+    assert who in text
+    assert "9 s" in text

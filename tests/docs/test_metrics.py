@@ -1,0 +1,55 @@
+"""Owns the check that docs/metrics.md and the code name the same metrics, of the same type, with the same labels."""
+
+from __future__ import annotations
+
+import re
+import threading
+import urllib.request
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from dfserve.broker import metrics as broker_metrics
+from dfserve.dataflow import DataFromList
+from dfserve.producer import metrics as producer_metrics
+from dfserve.producer.board import Board
+from dfserve.producer.supervisor import Plan, Supervisor
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "metrics.md").read_text()
+ROW = re.compile(r"^\| `(dfserve_\w+)` \| (counter|gauge)(?:, ([^|]+))? \|", re.MULTILINE)
+WORKER_GAUGE = {"dfserve_workers": ("gauge", ())}  # beside the counters that METRICS holds
+
+
+def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
+    return {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in ROW.findall(PAGE)}
+
+
+def in_code() -> dict[str, tuple[str, tuple[str, ...]]]:
+    broker = {
+        name: ("counter" if metric.kind is broker_metrics.COUNTER else "gauge", metric.labels)
+        for name, metric in broker_metrics.METRICS.items()
+    }
+    return broker | {name: ("counter", ("worker",)) for name in producer_metrics.METRICS} | WORKER_GAUGE
+
+
+def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -> None:
+    assert documented() == in_code()
+
+
+def test_no_page_names_a_metric_that_does_not_exist() -> None:
+    pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]
+    named = {name: page.name for page in pages for name in re.findall(r"\bdfserve_[a-z_]+\b", page.read_text())}
+    assert {name: page for name, page in named.items() if name not in in_code()} == {}
+
+
+def test_the_producers_page_serves_exactly_what_is_documented_for_it() -> None:
+    supervisor = Supervisor(Plan(DataFromList([[1]]), "ipc://@nobody"), Board(1))
+    with producer_metrics.serve_producer_metrics(supervisor, 0, "127.0.0.1") as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        answering.join()
+    served = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert served == {*producer_metrics.METRICS, *WORKER_GAUGE}

@@ -1,0 +1,97 @@
+"""Owns the tests of peers that speak the protocol and mean ill: they flood, never read, and send the largest texts."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfserve.wire import messages as m
+
+Start = Callable[..., Any]
+MIB = 1 << 20
+FLOOD = 100_000  # messages; what the broker keeps of each, be it a hundred bytes, shows in its memory
+GROWTH = 5 * MIB  # bytes of memory that may come and go meanwhile
+
+JUNK = [b"no", b"sense"]
+PROBE = [b""]  # what libzmq sends on a new connection: the broker asks who it is
+
+
+def producer(**changes: Any) -> list[bytes]:
+    fields = vars(m.ProducerHello(secrets.token_bytes(16), "evil/0", "far", 1, "default", 0, 1, b"", 0, 0))
+    return m.encode(m.ProducerHello(**(fields | changes)))
+
+
+FLOODS: dict[str, Callable[[], Iterator[list[bytes]]]] = {
+    "bad messages": lambda: itertools.repeat(JUNK),
+    "bad messages and probes": lambda: itertools.cycle([JUNK, PROBE]),
+    "bad messages and hellos": lambda: itertools.cycle([JUNK, producer()]),
+    "hellos": lambda: itertools.repeat(producer()),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_peer_that_floods_and_never_reads_does_not_grow_the_brokers_memory(
+    run_broker: Start, stranger: Start, tmp_path: Path, until: Any, flood: str
+) -> None:
+    broker = run_broker(binds=(f"ipc://{tmp_path}/socket",))  # the kernel buffers little here, unlike over tcp
+    peer = stranger(broker.address)
+    messages = FLOODS[flood]()
+    rss: list[int] = []
+    for count in (FLOOD // 10, FLOOD):
+        for frames in itertools.islice(messages, count):
+            peer.send(*frames)
+        peer.send(b"that was all")
+        until(lambda: broker.bad()["frames"] == len(rss) + 1, "the broker to have read it all")
+        rss.append(broker.rss)
+    assert rss[1] - rss[0] < GROWTH, f"{flood}: {(rss[1] - rss[0]) / FLOOD:.0f} bytes kept of each message"
+
+
+def test_reports_of_failures_are_charged_what_they_hold(run_broker: Start, stranger: Start) -> None:
+    budget = 8 * MIB
+    broker = run_broker("--queue-bytes", str(budget))
+    peer = stranger(broker.address)
+    peer.join_as_producer()
+    before = broker.rss
+    traceback = "x" * m.MAX_TEXT
+    for first in range(1, 1500, 100):
+        peer.be_granted(*[0] * 100, first=first)
+        for sequence in range(first, first + 100):
+            peer.say(m.Fail(sequence, traceback, traceback[:100], traceback, traceback, False))
+    broker.wait_for("dfserve_errors_total", 1500)
+    assert broker.rss - before < budget + 100 * MIB
+
+
+@pytest.mark.parametrize("where", ["name", "kind", "key", "host"])
+def test_the_longest_texts_of_a_worker_that_breaks_do_not_keep_a_consumer_from_hearing_of_it(
+    start: Start, run_broker: Start, stranger: Start, where: str
+) -> None:
+    longest = "x" * m.MAX_TEXT
+    broker = run_broker()
+    reader = start("pipes.py", broker.address, "--timeout", "20")
+    reader.wait_until_said("ready")
+    peer = stranger(broker.address)
+    peer.send(*producer(passes=1, **({where: longest} if where in ("name", "host") else {})))
+    peer.hear(m.ProducerWelcome)
+    peer.be_granted(0)
+    texts = {"key": "k", "kind": "ValueError", "text": longest, "traceback": longest}
+    peer.say(m.Fail(1, **(texts | ({where: longest} if where in texts else {})), fatal=True))
+    assert reader.wait() == 3
+    assert reader.lines[-1]["error"] == "PipelineError", reader.output[:1000]
+
+
+def test_a_producer_that_says_hello_again_under_another_session_leaves_no_worker_behind(
+    start: Start, run_broker: Start, stranger: Start, produce: Start
+) -> None:
+    broker = run_broker("--liveness", "1s")
+    peer = stranger(broker.address)
+    for _ in range(3):
+        peer.join_as_producer()
+    peer.say(m.Bye(0, 0))
+    reader = start("pipes.py", broker.address, "--timeout", "20")
+    assert produce(broker.address, "data-0", "--passes", "1", count=10).wait() == 0
+    assert reader.wait() == 0, reader.output  # the stream ends: no worker is still expected to send

@@ -1,0 +1,148 @@
+"""Owns the tests of the producer daemon's processes: what is restarted, when it gives up, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dfserve.testing import LocalBroker
+
+Start = Callable[..., Any]
+Until = Callable[..., Any]
+
+# A daemon as `dfserve produce` makes it, with pauses that a test can wait for.
+DAEMON = """
+import sys
+from dfserve.dataflow.adapt import as_dataflow
+from dfserve.logs import set_up_logging
+from dfserve.producer import supervisor
+from dfserve.producer.board import Board
+
+supervisor.BACKOFF, supervisor.BACKOFF_MAX, supervisor.GIVE_UP = 0.05, 0.2, {give_up}
+set_up_logging("info")
+{pipeline}
+plan = supervisor.Plan(as_dataflow(pipeline), {address!r}, workers={workers}, passes={passes}, grace={grace})
+sys.exit(supervisor.Supervisor(plan, Board({workers})).run())
+"""
+NUMBERS = "pipeline = [[number] for number in range(10)]"
+RAISES = "pipeline = [[1], None]"
+KILLED = "import os, signal\nclass P:\n  def __iter__(self):\n    os.kill(os.getpid(), signal.SIGKILL)\npipeline = P()"
+# Slow to stop: it never looks up from what it does.
+BUSY = "import time\nclass P:\n  def __iter__(self):\n    yield [1]\n    time.sleep(1000)\npipeline = P()"
+
+
+@pytest.fixture
+def broker() -> Iterator[LocalBroker]:
+    with LocalBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def daemon(start: Start, broker: LocalBroker) -> Start:
+    def run(pipeline: str, *, workers: int = 1, passes: int | None = None, grace: float = 20, give_up: int = 3) -> Any:
+        values = {"workers": workers, "passes": passes, "grace": grace, "give_up": give_up}
+        return start("-c", DAEMON.format(pipeline=pipeline, address=broker.address, **values))
+
+    return run
+
+
+def logged(program: Any) -> list[str]:
+    return [line["message"] for line in program.lines]
+
+
+def pids(program: Any) -> list[int]:
+    """The pids of the workers in the order in which they were started."""
+    return [int(text.rpartition("pid ")[2].rstrip(")")) for text in logged(program) if "(pid " in text]
+
+
+def test_workers_that_send_their_passes_end_the_daemon_well(daemon: Start, broker: LocalBroker) -> None:
+    program = daemon(NUMBERS, workers=2, passes=3)
+    with broker.consumer(min_producers=2) as consumer:
+        assert sorted(number for (number,) in consumer) == sorted(list(range(10)) * 6)
+    assert program.wait() == 0
+
+
+def test_a_killed_worker_of_an_endless_stream_is_named_and_started_again(
+    daemon: Start, broker: LocalBroker, until: Until
+) -> None:
+    program = daemon(NUMBERS)
+    with broker.consumer() as consumer:
+        next(consumer)
+        until(lambda: pids(program), "the first worker")
+        os.kill(pids(program)[0], signal.SIGKILL)
+        program.wait_until_said("killed by SIGKILL")
+        until(lambda: len(pids(program)) == 2, "the second worker")
+        until(lambda: broker.metrics()["dfserve_producer_restarts"] == 1, "news of the restart")
+        assert broker.metrics()["dfserve_errors_total"] == 1, "the broker was told of the death"
+        next(consumer)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+
+
+def test_a_killed_worker_of_a_finite_pass_is_not_started_again_and_the_consumer_is_told(
+    daemon: Start, broker: LocalBroker
+) -> None:
+    from dfserve import WorkerLost
+
+    with broker.consumer() as consumer:
+        consumer.reset_state()
+        program = daemon(BUSY, passes=1)
+        assert next(consumer) == [1]
+        os.kill(pids(program)[0], signal.SIGKILL)
+        with pytest.raises(WorkerLost, match="killed by SIGKILL"):
+            next(consumer)
+    assert program.wait() == 4
+    assert len(pids(program)) == 1
+
+
+def test_one_that_dies_again_and_again_is_started_later_and_later_and_then_given_up(daemon: Start) -> None:
+    program = daemon(KILLED, give_up=4)
+    assert program.wait() == 4
+    assert len(pids(program)) == 4
+    assert any("has died 4 times in a row; giving it up" in text for text in logged(program))
+
+
+def test_a_pipeline_that_raises_in_a_finite_pass_gives_the_status_for_it(daemon: Start) -> None:
+    program = daemon(RAISES, passes=1)
+    assert program.wait() == 3
+    assert "item 1 of the pipeline is None" in program.output
+
+
+def test_the_first_signal_drains(daemon: Start, broker: LocalBroker) -> None:
+    program = daemon(NUMBERS, workers=2)
+    with broker.consumer() as consumer:
+        next(consumer)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+    assert program.said("stopping")
+
+
+def test_the_second_signal_forces(daemon: Start, broker: LocalBroker, until: Until) -> None:
+    program = daemon(BUSY, grace=1000)
+    until(lambda: broker.metrics()["dfserve_datapoints_received_total"], "the first datapoint")
+    program.signal(signal.SIGTERM)
+    program.wait_until_said("stopping")
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 4
+    assert program.said("second signal")
+
+
+def test_the_end_of_the_grace_forces(daemon: Start, broker: LocalBroker, until: Until) -> None:
+    program = daemon("from dfserve.producer import supervisor\nsupervisor.MARGIN = 0.1\n" + BUSY, grace=0.1)
+    until(lambda: broker.metrics()["dfserve_datapoints_received_total"], "the first datapoint")
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 4
+    assert program.said("grace is over")
+
+
+def test_the_pipeline_is_built_once_and_not_once_a_worker(daemon: Start, broker: LocalBroker) -> None:
+    program = daemon("print('{\"built\": true}')\n" + NUMBERS, workers=3, passes=1)
+    with broker.consumer(min_producers=3) as consumer:
+        assert len(list(consumer)) == 30
+    assert program.wait() == 0
+    assert program.output.count(json.dumps({"built": True})) == 1

@@ -1,0 +1,143 @@
+"""Owns the tests of what runs in a worker process: how it begins, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfserve.dataflow import DataFlow, DataFromList
+from dfserve.dataflow.adapt import as_dataflow
+from dfserve.producer.board import Board
+from dfserve.producer.send import introduce
+from dfserve.producer.worker import DONE, NOT_DRAINED, RAISED, Task, work
+from dfserve.testing import LocalBroker
+
+Until = Callable[..., Any]
+
+# The supervisor has no thread when it forks; this process has the broker's, which the child never touches.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def broker() -> Iterator[LocalBroker]:
+    with LocalBroker(queue_bytes=2 << 20) as broker:
+        yield broker
+
+
+def start(address: str, pipeline: Any, passes: int | None = 1, grace: float = 30.0) -> tuple[int, Board]:
+    """Fork a worker as the supervisor does; returns its pid and the board it counts on."""
+    board, parent = Board(1), os.getpid()
+    task = Task(as_dataflow(pipeline), address, introduce("0", "default", passes), 0, passes, 50, grace)
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work(task, board, parent)
+        finally:
+            os._exit(status)
+    return pid, board
+
+
+def end_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Probe(DataFlow):
+    """Yields what the process it runs in looks like."""
+
+    def __init__(self, look: Callable[[], Any]) -> None:
+        self.look = look
+
+    def __iter__(self) -> Iterator[Any]:
+        yield [self.look()]
+
+
+def seen_by_worker(broker: LocalBroker, look: Callable[[], Any]) -> Any:
+    pid, _ = start(broker.address, Probe(look))
+    with broker.consumer() as consumer:
+        ((found,),) = list(consumer)
+    assert end_of(pid) == DONE
+    return found
+
+
+def test_a_worker_that_sent_its_passes_has_counted_them_and_exits_well(broker: LocalBroker) -> None:
+    pid, board = start(broker.address, DataFromList([[1], [2], [3]]), passes=2)
+    assert end_of(pid) == DONE
+    counters = board.read(0)
+    assert (counters.datapoints, counters.passes) == (6, 2)
+    assert counters.nbytes == broker.metrics()["dfserve_received_bytes_total"] > 0
+
+
+def test_a_worker_whose_pipeline_raises_says_so_by_its_status(broker: LocalBroker) -> None:
+    pid, board = start(broker.address, (1 // (1 - number) for number in range(3)))
+    assert end_of(pid) == RAISED
+    assert board.read(0).datapoints == 1
+
+
+def test_a_worker_that_a_broker_refuses_says_so_by_its_status(broker: LocalBroker) -> None:
+    pid, _ = start(broker.address, [[np.zeros(4 << 20, np.uint8)]])
+    assert end_of(pid) == RAISED
+
+
+def test_a_worker_of_an_endless_stream_hands_over_what_it_has_when_told_to_stop(broker: LocalBroker) -> None:
+    pid, board = start(broker.address, DataFromList([[1]]), passes=None)
+    with broker.consumer() as consumer:
+        assert next(consumer) == [1]
+        os.kill(pid, signal.SIGTERM)
+        assert end_of(pid) == DONE
+    assert broker.metrics()["dfserve_datapoints_received_total"] == board.read(0).datapoints
+
+
+def test_a_worker_that_is_stopped_in_a_pass_and_cannot_hand_over_says_so_by_its_status() -> None:
+    endless = DataFromList([[np.zeros(400_000, np.uint8)]] * 1000)
+    with LocalBroker(queue_bytes=1 << 20) as broker:
+        pid, _ = start(broker.address, endless, passes=1, grace=0.1)
+        with broker.consumer() as consumer:
+            next(consumer)
+            os.kill(pid, signal.SIGTERM)
+            assert end_of(pid) == NOT_DRAINED
+
+
+def test_a_worker_has_random_numbers_of_its_own(broker: LocalBroker) -> None:
+    random.seed(1)
+    np.random.seed(1)
+    expected = [random.random(), float(np.random.random())]
+    random.seed(1)
+    np.random.seed(1)
+    found = seen_by_worker(broker, lambda: [random.random(), float(np.random.random())])
+    assert found[0] != expected[0]
+    assert found[1] != expected[1]
+
+
+def test_ctrl_c_is_the_supervisors_to_handle(broker: LocalBroker) -> None:
+    assert seen_by_worker(broker, lambda: int(signal.getsignal(signal.SIGINT) or 0)) == int(signal.SIG_IGN)
+
+
+def test_a_worker_dies_with_its_supervisor(broker: LocalBroker, until: Until) -> None:
+    read, write = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        pid, _ = start(broker.address, DataFromList([[1]]), passes=None)
+        os.write(write, f"{pid}\n".encode())
+        signal.pause()
+    os.close(write)
+    with os.fdopen(read) as line:
+        worker = int(line.readline())
+    until(lambda: broker.metrics()["dfserve_producers"] == 1, "the worker")
+    os.kill(supervisor, signal.SIGKILL)
+    os.waitpid(supervisor, 0)
+    until(lambda: not alive(worker), "the worker's end")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
