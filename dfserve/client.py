@@ -12,7 +12,7 @@ from dfserve import endpoints
 from dfserve.wire import messages as m
 
 RECONNECT_MS = 100  # first wait between attempts to connect
-RECONNECT_MAX_MS = 2000  # longest: a broker that comes back is found within this
+RECONNECT_MAX_MS = 1000  # longest: a broker that comes back is found within this
 LINGER_MS = 2000  # for a goodbye that is still to be sent
 HEARTBEAT_MS = 3000  # how often libzmq asks whether the broker lives
 HEARTBEAT_TIMEOUT_MS = 10_000  # how long it waits for the answer, which libzmq gives without the broker's Python

@@ -10,8 +10,44 @@ import dfserve
 import dfserve.dataflow
 
 # Frozen: a name that goes breaks somebody's program, a name that comes is a promise.
-NAMES = ["AddressInUse", "BlockTooLarge", "BrokerLost", "ConfigError", "DfserveError", "EncodeError", "EndpointError", "FactoryError", "PipelineError", "RemoteDataZMQ", "RemoteError", "Starved", "WireError", "WorkerLost", "__version__", "send_dataflow_zmq", "writable"]
-DATAFLOW_NAMES = ["BatchData", "DataFlow", "DataFromGenerator", "DataFromList", "FakeData", "MapData", "MapDataComponent", "PrintData", "ProxyDataFlow", "RNGDataFlow", "RemoteDataZMQ", "RepeatedData", "TestDataSpeed", "dataset", "fix_rng_seed", "get_rng", "send_dataflow_zmq"]
+NAMES = [
+    "AddressInUse",
+    "BlockTooLarge",
+    "BrokerLost",
+    "ConfigError",
+    "DfserveError",
+    "EncodeError",
+    "EndpointError",
+    "FactoryError",
+    "PipelineError",
+    "RemoteDataZMQ",
+    "RemoteError",
+    "Starved",
+    "WireError",
+    "WorkerLost",
+    "__version__",
+    "send_dataflow_zmq",
+    "writable",
+]
+DATAFLOW_NAMES = [
+    "BatchData",
+    "DataFlow",
+    "DataFromGenerator",
+    "DataFromList",
+    "FakeData",
+    "MapData",
+    "MapDataComponent",
+    "PrintData",
+    "ProxyDataFlow",
+    "RNGDataFlow",
+    "RemoteDataZMQ",
+    "RepeatedData",
+    "TestDataSpeed",
+    "dataset",
+    "fix_rng_seed",
+    "get_rng",
+    "send_dataflow_zmq",
+]
 
 
 def test_dfserve_offers_these_names_and_no_others() -> None:

@@ -1,4 +1,4 @@
-"""Owns the tests of the `dfserve` command: its options and variables, its exit codes, and what it says when it fails."""
+"""Owns the tests of the `dfserve` command: its options and variables, its exit codes, what it says when it fails."""
 
 from __future__ import annotations
 

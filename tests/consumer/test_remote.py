@@ -243,6 +243,14 @@ def test_one_that_is_forgotten_closes_by_itself(broker: LocalBroker, until: Call
     until(lambda: broker.metrics()["dfserve_consumers"] == 0, "its end")
 
 
+def outcome(use: Callable[[], Any]) -> str:
+    try:
+        use()
+    except ConfigError as error:
+        return str(error)
+    return "fine"
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the child ends without using a thread
 def test_a_forked_child_may_not_use_it_and_does_not_disturb_its_parent(broker: LocalBroker) -> None:
     broker.send(numbers(10))
@@ -251,12 +259,8 @@ def test_a_forked_child_may_not_use_it_and_does_not_disturb_its_parent(broker: L
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for use in (remote.reset_state, lambda: iter(remote), remote.close):
-                try:
-                    use()
-                    os.write(write, b"fine\n")
-                except ConfigError as error:
-                    os.write(write, f"{error}\n".encode())
+            uses = (remote.reset_state, lambda: iter(remote), remote.close)
+            os.write(write, "\n".join(map(outcome, uses)).encode())
             os.kill(os.getpid(), signal.SIGKILL)
         os.close(write)
         os.waitpid(pid, 0)

@@ -1,7 +1,8 @@
 """Owns the running of what the how-to pages tell users to run: what is marked there works as it stands.
 
-In a page, an HTML comment before a block of code says what is done with it: ``<!-- file: NAME -->`` writes it into the
-page's folder, ``<!-- test -->`` runs it there (python or sh), ``<!-- test: PACKAGE -->`` does if the package is installed.
+In a page, an HTML comment before a block of code says what is done with it: ``<!-- file: NAME -->`` writes it into a
+folder made for the page, ``<!-- test -->`` runs it there (python or sh), and ``<!-- test: PACKAGE -->`` does if that
+package is installed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def in_code() -> dict[str, tuple[str, tuple[str, ...]]]:
         name: ("counter" if metric.kind is broker_metrics.COUNTER else "gauge", metric.labels)
         for name, metric in broker_metrics.METRICS.items()
     }
-    return broker | {name: ("counter", ("worker",)) for name in producer_metrics.METRICS} | WORKER_GAUGE
+    return broker | dict.fromkeys(producer_metrics.METRICS, ("counter", ("worker",))) | WORKER_GAUGE
 
 
 def test_every_metric_is_documented_with_its_type_and_labels_and_no_other_is() -> None:

@@ -66,7 +66,8 @@ def test_a_consumer_that_binds_hosts_the_broker_and_producers_connect_to_it(
 
 def test_a_sender_that_binds_hosts_the_broker_and_each_rank_has_a_share(start: Start, address: str) -> None:
     call = f"dfserve.send_dataflow_zmq(pipes.numbers(count={ITEMS}), {address!r}, bind=True, passes=1)"
-    ranks = [start("pipes.py", address, "--pause", "0.001") for _ in range(2)]
+    # Slow enough for both to have found the broker, which they look for once a second, before the pass is over.
+    ranks = [start("pipes.py", address, "--pause", "0.02") for _ in range(2)]
     sender = start("-c", f"import dfserve, pipes; {call}")
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert sender.wait() == 0

@@ -66,7 +66,7 @@ def test_an_empty_pipeline_that_should_repeat_for_ever_is_refused(broker: LocalB
 def test_what_cannot_travel_is_an_error_here_and_at_the_consumer_and_names_the_component(broker: LocalBroker) -> None:
     with broker.consumer() as consumer:
         consumer.reset_state()
-        with pytest.raises(EncodeError, match="component 1 .*"):
+        with pytest.raises(EncodeError, match="component 1 "):
             broker.send([[1, 2], [3, object()]])
         assert next(consumer) == [1, 2]
         with pytest.raises(PipelineError, match="component 1 ") as caught:

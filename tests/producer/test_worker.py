@@ -117,7 +117,7 @@ def test_a_worker_has_random_numbers_of_its_own(broker: LocalBroker) -> None:
 
 
 def test_ctrl_c_is_the_supervisors_to_handle(broker: LocalBroker) -> None:
-    assert seen_by_worker(broker, lambda: int(signal.getsignal(signal.SIGINT) or 0)) == int(signal.SIG_IGN)
+    assert seen_by_worker(broker, lambda: signal.getsignal(signal.SIGINT) is signal.SIG_IGN) is True
 
 
 def test_a_worker_dies_with_its_supervisor(broker: LocalBroker, until: Until) -> None:
