@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ MAX_JOBS = 64  # pipelines by name; a peer must not make the broker keep a job f
 BEAT = 1.0  # seconds between heartbeats to each client
 MAX_STEP = 1.0  # seconds that the broker's clock advances at most between two ticks: a suspended broker expires nobody
 FORGET = 300.0  # seconds after which the labels of what is gone disappear
+MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its hello once a beat
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
 MIN_BUDGET = 1 << 20  # bytes; less could not hold one block of the usual size
 
@@ -101,7 +103,8 @@ class Core:
         self._next_beat = 0.0
         self._out: list[Outgoing] = []
         self._scolded: set[bytes] = set()  # told once that their messages are bad; afterwards only counted
-        self._asked: dict[bytes, float] = {}  # unknown connections, and when they were asked who they are
+        self._asked: dict[bytes, float] = {}  # connections, and when they were asked who they are
+        self._greeted: Counter[bytes] = Counter()  # hellos of each connection since the last beat
         self._handlers: dict[type[m.Message], Callable[[Peer, Any, Sequence[Any]], None]] = {
             m.Offer: self._on_offer,
             m.Block: self._on_block,
@@ -127,10 +130,10 @@ class Core:
     def unreachable(self, connection: bytes) -> None:
         """A message could not be sent: the connection is gone."""
         self._scolded.discard(connection)
+        self._asked.pop(connection, None)
         self._disconnect(connection)
 
     def _disconnect(self, connection: bytes) -> None:
-        self._asked.pop(connection, None)
         peer = self.peers.pop(connection, None)
         if peer is None or self.routes.get(peer.session) != connection:
             return
@@ -148,6 +151,7 @@ class Core:
         if self.now < self._next_beat:
             return
         self._next_beat = self.now + BEAT
+        self._greeted.clear()
         for job in self.jobs.values():
             job.tick(self.now)
         for connection, peer in self.peers.items():
@@ -198,6 +202,9 @@ class Core:
                 self._reply(connection, m.Who())
 
     def _hello(self, connection: bytes, hello: m.ProducerHello | m.ConsumerHello) -> None:
+        self._greeted[connection] += 1
+        if self._greeted[connection] > MAX_HELLOS:
+            return  # it will say it again; one that never reads must not fill our memory with welcomes
         job = self._job(hello.pipeline)
         peer = Peer(job, hello.session)
         if len(hello.session) != m.SESSION_BYTES:
@@ -279,7 +286,7 @@ class Core:
         if peer.worker is not None:
             peer.job.worker_gone(peer.worker, self.now, "")
         else:
-            peer.job.consumer_bye(*_consumer(peer), message)
+            peer.job.consumer_bye(*_consumer(peer), message, self.now)
         connection = self.routes.pop(peer.session, None)
         if connection is not None:
             self.peers.pop(connection, None)
@@ -310,7 +317,7 @@ class Core:
     def _name(self, connection: bytes) -> str:
         peer = self.peers.get(connection)
         client = None if peer is None else peer.worker or peer.consumer
-        return connection.hex() if client is None else client.name
+        return connection.hex()[:32] if client is None else client.name
 
     def _reply(self, connection: bytes, message: m.Message) -> None:
         self._out.append((connection, message, ()))

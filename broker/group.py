@@ -112,6 +112,7 @@ class Group:
     consumers: dict[bytes, Consumer] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)  # sessions of ended workers that an earlier end spoke of
     end_at: float | None = None  # when to stop waiting for what its consumers hold
+    deserted_at: float = 0.0  # when its last consumer left
     last_end: End | None = None  # for those of its consumers that come after it
 
     @property

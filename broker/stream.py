@@ -37,7 +37,10 @@ from dfserve.wire.messages import (
 # live one. Not for ever: `zip` over two consumers must end, and so must ranks that wait for one another.
 END_HOLD = 5.0  # seconds
 # A worker that ended is remembered this long after every group has heard of its end: it may still come back.
+DESERTED = 300.0  # seconds without a consumer after which a group is forgotten
+MAX_WORKERS, MAX_GROUPS = 10_000, 1_000  # a hostile client must not make the broker keep more; an honest job has tens
 REMEMBER = 600.0  # seconds
+BROKEN_NAMED = 50  # workers named in an end; the message has a limit
 LOST_NAMED = 3  # lost workers named in a consumer's beat
 
 Send = Callable[[bytes, Message, Sequence[Any]], None]
@@ -60,6 +63,7 @@ class StreamJob:
         self.groups: dict[str, Group] = {}
         self.backlog: deque[Entry] = deque()  # what came before there was any group
         self.queued_bytes = 0
+        self._opened = False  # there has been a group
         self._send = send
         self._liveness = liveness
 
@@ -67,6 +71,8 @@ class StreamJob:
 
     def worker_hello(self, hello: ProducerHello, now: float) -> Worker:
         """Take a worker in or back."""
+        if hello.session not in self.intake.workers and len(self.intake.workers) >= MAX_WORKERS:
+            raise WireError("limits", f"this broker knows {MAX_WORKERS} workers of the pipeline already")
         worker, new = self.intake.hello(hello, now)
         if new:
             self.tally.uncertain += hello.uncertain
@@ -87,9 +93,9 @@ class StreamJob:
 
     def fail(self, worker: Worker, message: Fail, now: float) -> None:
         """Take in that a pipeline raised."""
-        if self._accept(worker, message.seq, 0):
+        if self._accept(worker, message.seq, message.nbytes):
             self.tally.errors["pipeline"] += 1
-            self._queue(Entry(worker, (), 0, 0, BLOCK_OVERHEAD, [], failure=message))
+            self._queue(Entry(worker, (), 0, 0, charge_of(message.nbytes), [], failure=message))
             if message.fatal:
                 worker.raised = True
                 worker.enter(State.BROKEN, now, f"{message.kind} at {message.key}")
@@ -112,15 +118,16 @@ class StreamJob:
         worker.asked = False  # if it has still to say hello: the question may have been lost
 
     def worker_gone(self, worker: Worker, now: float, reason: str) -> None:
-        """A worker left on its own accord, or is given up."""
+        """A worker left on its own accord (no reason given), or is given up. Either breaks off a finite pass."""
         self.intake.void_grants(worker)
         if not worker.live:
             return
-        dead = reason != ""
-        broken = dead and worker.passes > 0
-        worker.enter(State.BROKEN if broken else State.GONE, now, reason)
-        if dead:
+        if reason:
             self.tally.errors["worker_lost"] += 1
+        if worker.passes:
+            worker.enter(State.BROKEN, now, reason or "left in the middle of its pass")
+        else:
+            worker.enter(State.GONE, now, reason)
 
     def worker_unreachable(self, worker: Worker, now: float) -> None:
         """The connection of a worker is gone; its bytes come back at once."""
@@ -171,6 +178,8 @@ class StreamJob:
     def _group(self, hello: ConsumerHello) -> Group:
         group = self.groups.get(hello.group)
         if group is None:
+            if len(self.groups) >= MAX_GROUPS:
+                raise WireError("limits", f"this broker has {MAX_GROUPS} groups of the pipeline already")
             group = Group(hello.group, hello.lag, hello.min_producers)
             self._open(group)
         for name in ("lag", "min_producers"):
@@ -186,7 +195,8 @@ class StreamJob:
 
     def _open(self, group: Group) -> None:
         """The first group has what came before it; a later one starts at now."""
-        if self.groups:
+        first, self._opened = not self._opened, True
+        if not first:
             finished, broken = self.intake.ended(set())
             group.seen = {worker.session for worker in finished + broken}
         for entry in self.backlog:
@@ -202,7 +212,7 @@ class StreamJob:
         consumer.waited = max(consumer.waited, message.waited)
         self._acknowledge(group, consumer, message.done)
 
-    def consumer_bye(self, group: Group, consumer: Consumer, message: Bye) -> None:
+    def consumer_bye(self, group: Group, consumer: Consumer, message: Bye, now: float) -> None:
         """A consumer leaves: what it has not handed out goes to the others, without doubt."""
         self._acknowledge(group, consumer, message.done)
         if consumer.unacked and isinstance(parcel := consumer.unacked[0][1], Parcel):
@@ -210,6 +220,7 @@ class StreamJob:
             parcel.skip += handed
             self.tally.group(group.name).datapoints += handed
         group.take_back(consumer, again=False)
+        self._left(group, now)
 
     def consumer_unreachable(self, consumer: Consumer, now: float) -> None:
         """The connection of a consumer is gone."""
@@ -250,16 +261,17 @@ class StreamJob:
         needed = self.intake.grant() if grant else 0
         while needed and self._make_room(needed):
             needed = self.intake.grant()
+        # All consumers' shares are half of the budget, see Consumer.has_room.
+        share = self.budget.total // (2 * max(1, sum(len(group.consumers) for group in self.groups.values())))
         for group in self.groups.values():
-            self._deliver(group)
+            self._deliver(group, share)
             self._maybe_end(group, now)
         for worker in self.intake.workers.values():
             if worker.credit_due:
                 worker.credit_due = False
                 self._send(worker.session, Credit(worker.received, worker.granted, worker.released), ())
 
-    def _deliver(self, group: Group) -> None:
-        share = self.budget.total // (2 * max(1, sum(len(g.consumers) for g in self.groups.values())))
+    def _deliver(self, group: Group, share: int) -> None:
         while group.pending and (consumer := group.hungriest(share)) is not None:
             parcel = group.next_parcel()
             if parcel is not None:
@@ -293,7 +305,7 @@ class StreamJob:
         if any(now < group.end_at or not consumer.connected for consumer in holding):
             return  # of those that are unreachable, expiry decides
         group.end_at = None
-        group.last_end = end = End(len(finished), [f"{worker.name}: {worker.reason}" for worker in broken])
+        group.last_end = end = End(len(finished), [f"{w.name}: {w.reason}" for w in broken[:BROKEN_NAMED]])
         group.seen.update(worker.session for worker in finished + broken)
         for consumer in group.consumers.values():
             self._say(consumer, consumer.push(end), end)
@@ -334,14 +346,39 @@ class StreamJob:
                 self.worker_gone(worker, now, f"not heard from for {age:.0f} s")
             elif age > REMEMBER and self._told_all(worker):
                 self._forget(worker)
-        for group in self.groups.values():
+        for group in list(self.groups.values()):
             self._expire(group, now)
+            if self._deserted(group, now):
+                self._dissolve(group)
 
     def _told_all(self, worker: Worker) -> bool:
         """Whether no group has yet to hear of a worker's end."""
         if worker.state is State.GONE:
             return True
-        return not worker.live and bool(self.groups) and all(worker.session in g.seen for g in self.groups.values())
+        told = all(worker.session in group.seen for group in self.groups.values())
+        return not worker.live and self._opened and told
+
+    def _left(self, group: Group, now: float) -> None:
+        """A group without consumers: its next ones begin afresh, unless blocks are waiting for them."""
+        if group.consumers:
+            return
+        group.deserted_at = now
+        if not group.pending:
+            finished, broken = self.intake.ended(group.seen)
+            group.seen.update(worker.session for worker in finished + broken)
+
+    def _dissolve(self, group: Group) -> None:
+        """Forget a group that has long been deserted, and let go of what waits for it."""
+        del self.groups[group.name]
+        while (parcel := group.next_parcel()) is not None:
+            self.tally.group(group.name).skipped += parcel.count
+            self._release(parcel.entry, group)
+
+    def _deserted(self, group: Group, now: float) -> bool:
+        """Whether a group has had no consumer for long, and either misses nothing or only holds others' memory."""
+        if group.consumers or now - group.deserted_at < DESERTED:
+            return False
+        return not group.pending or any(other.connected for other in self.groups.values())
 
     def _forget(self, worker: Worker) -> None:
         del self.intake.workers[worker.session]

@@ -37,6 +37,10 @@ PATIENCE = 10.0  # seconds of waiting before the log says what is being waited f
 NO_ROWS: tuple[Any, ...] = ()
 
 
+class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this module
+    """The stream has ended."""
+
+
 class RemoteDataZMQ(DataFlow):
     """Datapoints from producers on other machines. A DataFlow, an iterator and a context manager.
 
@@ -53,12 +57,13 @@ class RemoteDataZMQ(DataFlow):
     Args:
         addr1: ``tcp://host:port``, ``ipc://path`` or ``ipc://@name``.
         addr2: a second address to bind, e.g. one ipc and one tcp.
-        hwm: datapoints in flight to this consumer, i.e. sent by the broker and not handed out. At least 4 MiB of small
+        hwm: datapoints in flight to this consumer, i.e. sent by the broker and not handed out. At least 16 MiB of small
             ones and at most 64 MiB of large ones (never less than two blocks), whatever it says; 50 is tensorpack's.
         bind: host the broker here.
         timeout: seconds without a datapoint after which ``next`` raises `Starved`. The default leaves a pipeline five
             minutes to start.
-        min_producers: workers that must have ended cleanly before a finite stream ends.
+        min_producers: workers that must have ended their last pass before a finite stream ends. One that broke off
+            counts too, and makes the end an error.
         pipeline: name of the pipeline to consume.
         group: consumers of one group share the data, each group gets all of it.
         lag: when this group is too slow for the others, ``"wait"`` holds the producers back, ``"skip"`` lets its oldest
@@ -133,21 +138,41 @@ class RemoteDataZMQ(DataFlow):
             self._plain = self._plain or self._open_plain()
             return
         self._source = _Source(self._addresses, self._bind, self._broker_settings, self._metrics_port)
-        self._await(lambda: self._inbox.welcomed)
+        started = time.monotonic()
+        try:
+            self._await(lambda: self._inbox.welcomed)
+        finally:
+            self._meter.add(time.monotonic() - started)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return itself: iterating again goes on where it stopped."""
+        """Return an iterator that ends with the stream. A new one goes on where the last one stopped."""
         self.reset_state()
-        return self
+        return self._until_end()
+
+    def _until_end(self) -> Iterator[Any]:
+        try:
+            while True:
+                if self._plain is not None:
+                    yield self._plain.receive()
+                else:
+                    yield from self._rows
+                    self._next_block()
+        except EndOfStream:
+            return
 
     def __next__(self) -> Any:
-        """Return the next datapoint; StopIteration at the end of a finite stream."""
-        while True:
-            for datapoint in self._rows:
-                return datapoint
-            if self._plain is not None:
-                return self._plain.receive()
-            self._next_block()
+        """Return the next datapoint; StopIteration at the end of a finite stream. (Then, of the next one.)"""
+        if self._source is None and self._plain is None:
+            self.reset_state()
+        if self._plain is not None:
+            return self._plain.receive()
+        try:
+            while True:
+                for datapoint in self._rows:
+                    return datapoint
+                self._next_block()
+        except EndOfStream:
+            raise StopIteration from None
 
     @property
     def waited(self) -> float:
@@ -157,7 +182,8 @@ class RemoteDataZMQ(DataFlow):
     @property
     def endpoints(self) -> list[str]:
         """The addresses that are bound, with ports resolved (``bind=True``), or that it connects to."""
-        self.__iter__()
+        if self._plain is None:
+            self.reset_state()
         broker = self._source.broker if self._source is not None else None
         return broker.endpoints if broker is not None else self._addresses
 
@@ -207,7 +233,7 @@ class RemoteDataZMQ(DataFlow):
             return
         if message.broken:
             self._fail(_incomplete(message))
-        raise StopIteration
+        raise EndOfStream
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
         try:
@@ -298,6 +324,8 @@ class RemoteDataZMQ(DataFlow):
             try:
                 received = source.connection.receive()
             except WireError as error:
+                if error.reason == "version":
+                    raise
                 self.errors += 1
                 log.error("the broker sent a message that cannot be read: %s", error)
                 continue

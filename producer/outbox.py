@@ -100,7 +100,7 @@ class Outbox:
 
     def put_fail(self, fail: Fail) -> None:
         """Hold the news that the pipeline raised; its number is filled in here."""
-        self._put(Item(replace(fail, seq=self._last + 1), (), 0, 0))
+        self._put(Item(replace(fail, seq=self._last + 1), (), 0, fail.nbytes))
 
     def put_finish(self) -> None:
         """Hold the clean end of the last pass."""

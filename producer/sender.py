@@ -16,6 +16,8 @@ from dfserve.producer.outbox import Outbox
 from dfserve.window import Window
 from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.messages import (
+    MAX_NAME,
+    MAX_REASON,
     MAX_TEXT,
     Bye,
     Fail,
@@ -283,14 +285,11 @@ def _refusal(message: Refused, address: str) -> DfserveError:
 
 def fail_message(error: BaseException, key: str, traceback: str, *, fatal: bool) -> Fail:
     """Make the report of an exception; its number is filled in by the outbox. Long texts are cut in the middle."""
-    return Fail(
-        0, _cut(key, 1000), type(error).__name__, _cut(str(error), MAX_TEXT // 4), _cut(traceback, MAX_TEXT // 2), fatal
-    )
+    name = _cut(type(error).__name__, MAX_NAME)
+    return Fail(0, _cut(key, MAX_REASON), name, _cut(str(error), MAX_TEXT), _cut(traceback, MAX_TEXT), fatal)
 
 
 def _cut(text: str, most: int) -> str:
-    return (
-        text
-        if len(text) <= most
-        else f"{text[: most // 2]}\n... {len(text) - most} characters cut ...\n{text[-most // 2 :]}"
-    )
+    mark = "\n... cut ...\n"
+    half = (most - len(mark)) // 2
+    return text if len(text) <= most else text[:half] + mark + text[-half:]

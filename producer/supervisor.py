@@ -30,7 +30,7 @@ log = logging.getLogger("dfserve.producer")
 BACKOFF = 1.0  # seconds before the first restart; doubles up to
 BACKOFF_MAX = 30.0  # seconds
 HEALTHY = 60.0  # seconds of life after which a worker's deaths are forgotten
-GIVE_UP = 6  # deaths in a row, none after a healthy life: about a minute of trying
+GIVE_UP = 8  # deaths in a row, none after a healthy life: a minute and a half of trying
 REPORT = 30.0  # seconds between lines that say how fast it goes
 TURN = 0.5  # seconds between looks at what is due
 OBITUARY_MS = 2000  # milliseconds to reach the broker with the news of a death
@@ -117,9 +117,11 @@ class Supervisor:
         task = Task(plan.df, plan.address, slot.identity, slot.number, plan.passes, plan.hwm, plan.grace)
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the worker listens: it must not be lost
         pid = os.fork()
         if pid == 0:
             self._become_worker(task)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         slot.pid = pid
         log.info("worker %s started (pid %d)", slot.name, pid)
 

@@ -16,7 +16,7 @@ from types import FrameType
 import numpy as np
 
 from dfserve.dataflow.base import DataFlow
-from dfserve.errors import DfserveError
+from dfserve.errors import ConfigError, DfserveError
 from dfserve.memory import keep_large_blocks
 from dfserve.producer.board import Board, Counters
 from dfserve.producer.passes import PassCounter, run_passes
@@ -25,8 +25,8 @@ from dfserve.wire.messages import ProducerHello
 
 log = logging.getLogger("dfserve.producer")
 
-# Exit statuses, of workers and of `dfserve produce`. 1 is left to Python and 2 to wrong usage.
-DONE, RAISED, KILLED, NOT_DRAINED = 0, 3, 4, 5
+# Exit statuses, of workers and of `dfserve produce`. 1 is left to Python.
+DONE, WRONG_USAGE, RAISED, KILLED, NOT_DRAINED = 0, 2, 3, 4, 5
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 WATCH = 1.0  # seconds between looks at the parent, and between writes of the counters
@@ -64,11 +64,15 @@ def work(task: Task, board: Board, parent: int) -> int:
             sender.interrupt()
 
         signal.signal(signal.SIGTERM, stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the supervisor blocked it before the fork
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, counter, sender, start), daemon=True)
         watch.start()
         try:
             run_passes(task.df, sender, task.passes, lambda: bool(stopped), counter)
             drained = _drain(sender, stopped, task.grace)
+        except ConfigError as error:
+            log.error("%s", error)
+            return WRONG_USAGE
         except DfserveError as error:
             log.error("%s", error)
             return RAISED
@@ -76,10 +80,10 @@ def work(task: Task, board: Board, parent: int) -> int:
             return RAISED
         finally:
             _record(task.slot, board, counter, sender, start)
-    if not drained and task.passes is not None:
-        log.error("told to stop in the middle of a pass: %d blocks were not taken by the broker", sender.held)
-        return NOT_DRAINED
-    return DONE
+    if drained:
+        return DONE
+    log.error("told to stop: %d blocks were not taken by the broker within %.0f s", sender.held, task.grace)
+    return DONE if task.passes is None else NOT_DRAINED
 
 
 def _drain(sender: Sender, stopped: list[int], grace: float) -> bool:

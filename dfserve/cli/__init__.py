@@ -21,7 +21,7 @@ Exit codes:
   2  wrong usage, address or module
   3  a pipeline raised
   4  a worker died
-  5  told to stop and could not hand over everything within the grace
+  5  told to stop in a finite pass, and could not hand over everything within the grace
   6  nothing arrived within the timeout
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 
 import click
@@ -57,7 +59,7 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     default=50,
     show_default=True,
     envvar="DFSERVE_HWM",
-    help="Datapoints in flight from each worker, within 4 to 64 MiB. [env: DFSERVE_HWM]",
+    help="Datapoints in flight from each worker, but at least 16 and at most 64 MiB. [env: DFSERVE_HWM]",
 )
 @click.option(
     "--metrics-port",
@@ -100,6 +102,7 @@ def produce(
     from dfserve.producer.metrics import serve_producer_metrics
     from dfserve.producer.supervisor import Plan, Supervisor
 
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is held yet; as pid 1 it would be ignored
     endpoints.parse(address)
     flow = build(load_factory(factory), parse_args(list(arguments)))
     warn_of_processes(flow, workers)

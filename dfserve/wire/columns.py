@@ -60,7 +60,7 @@ class Buffer:
         if 2 * used < len(self.raw):
             return self.raw[:used].copy().data
         whole: memoryview = self.raw.data
-        return whole[:used]  # of the lease itself: a numpy view of it would not hold it, see Recycler
+        return memoryview(whole)[:used]  # of the lease itself: a numpy view of it would not hold it, see Recycler
 
 
 class ValueColumn:

@@ -2,12 +2,11 @@
 
 A message is a list of frames: a header of five bytes (magic, protocol version, kind), a msgpack map, and for the two
 kinds that carry a block the frames of that block, which this module never looks into. Fields are checked against the
-annotations of the message's class; unknown fields are ignored, so that a later minor version can add some.
+annotations of the message's class, each of which must be there; fields that the class does not have are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_type_hints
 
@@ -18,8 +17,12 @@ MAGIC = b"dfs"
 VERSION = 1  # changes when a peer of the old version could misread a message
 HEADER_BYTES = len(MAGIC) + 2
 SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
-MAX_CONTROL_BODY = 256 << 10  # bytes; the largest is a FAIL with its traceback, cut at the sender to MAX_TEXT
-MAX_TEXT = 64 << 10  # characters of one text field
+MAX_CONTROL_BODY = 1 << 20  # bytes; the largest is a failure: two long texts of up to four bytes a character
+MAX_TEXT = 64 << 10  # characters of a text field
+MAX_NAME = 256  # characters of a field that names something: hosts, workers, pipelines, groups, classes of exceptions
+MAX_REASON = 1000  # characters of a field that says which item or why
+NAMES = frozenset({"name", "host", "pipeline", "group", "kind", "lag", "source", "worker"})
+REASONS = frozenset({"key", "reason"})
 MAX_LIST = 4096  # entries of one list field
 MAX_INT = 1 << 62  # sequence numbers and byte counts stay far below
 
@@ -99,6 +102,13 @@ class Fail(Message):
     text: str
     traceback: str
     fatal: bool  # the worker's finite pass is broken by it
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its texts, which are charged to the budget as a block's are."""
+        return sum(
+            len(text.encode("utf-8", "surrogatepass")) for text in (self.key, self.kind, self.text, self.traceback)
+        )
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,7 @@ def _checked(kind: type[Message], name: str, value: Any, hint: Any) -> Any:
     elif hint is float:
         good = type(value) in (int, float) and 0 <= value < MAX_INT
     elif hint is str:
-        good = isinstance(value, str) and len(value) <= MAX_TEXT
+        good = isinstance(value, str) and len(value) <= _most(name)
     elif hint is bytes:
         good = isinstance(value, bytes) and len(value) in (0, SESSION_BYTES)
     else:
@@ -320,6 +330,5 @@ def _checked(kind: type[Message], name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def is_probe(frames: Sequence[bytes]) -> bool:
-    """Tell whether this is the empty message that libzmq sends for a client on each new connection."""
-    return len(frames) == 1 and len(frames[0]) == 0
+def _most(name: str) -> int:
+    return MAX_NAME if name in NAMES else MAX_REASON if name in REASONS else MAX_TEXT

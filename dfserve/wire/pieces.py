@@ -1,4 +1,4 @@
-"""Owns cutting large frames into pieces for the wire and joining them: no frame on the wire is larger than a piece.
+"""Owns cutting large frames into pieces for the wire and joining them again: none on the wire is larger.
 
 So no peer can make us allocate more than that by announcing a frame, and the C library reuses the memory of pieces,
 where it would return that of a whole array to the system.

@@ -226,6 +226,15 @@ def test_a_pass_that_a_worker_broke_off_ends_as_broken_and_says_who_and_why(stag
     assert stage.tally.errors["worker_lost"] == 1
 
 
+def test_a_pass_that_its_worker_left_in_the_middle_ends_as_broken_but_nobody_was_lost(stage: Stage) -> None:
+    consumer, worker = stage.join(), stage.worker("w")
+    stage.produce(worker)
+    stage.job.worker_gone(worker, stage.now, "")
+    stage.done(consumer)
+    assert [end.broken for end in stage.heard(consumer, m.DeliverEnd)] == [["host/w: left in the middle of its pass"]]
+    assert not stage.tally.errors
+
+
 def test_a_pass_that_raised_delivers_what_came_before_then_the_failure_then_a_broken_end(stage: Stage) -> None:
     consumer, worker = stage.join(), stage.worker("w")
     stage.produce(worker, 2)

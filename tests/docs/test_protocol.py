@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dfserve.broker import core, intake
+from dfserve import window
+from dfserve.broker import budget, core, intake
 from dfserve.wire import columns, dtypes, messages, pieces, values
 from dfserve.wire.limits import DEFAULT_LIMITS
 
@@ -24,6 +25,8 @@ MODULES = {
     "pieces": pieces,
     "dtypes": dtypes,
     "values": values,
+    "window": window,
+    "budget": budget,
     "intake": intake,
     "core": core,
 }

@@ -95,6 +95,16 @@ def test_a_worker_of_an_endless_stream_hands_over_what_it_has_when_told_to_stop(
     assert broker.metrics()["dfserve_datapoints_received_total"] == board.read(0).datapoints
 
 
+def test_a_signal_that_comes_before_the_worker_listens_is_not_lost(broker: LocalBroker) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as the supervisor does
+    try:
+        pid, _ = start(broker.address, DataFromList([[1]]), passes=None)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(pid, signal.SIGTERM)
+    assert end_of(pid) == DONE
+
+
 def test_a_worker_that_is_stopped_in_a_pass_and_cannot_hand_over_says_so_by_its_status() -> None:
     endless = DataFromList([[np.zeros(400_000, np.uint8)]] * 1000)
     with LocalBroker(queue_bytes=1 << 20) as broker:

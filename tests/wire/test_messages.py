@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -79,6 +80,7 @@ def test_a_message_without_one_of_its_fields_is_refused(message: m.Message, data
 
 
 DONE = m.encode(m.Done(1, 0.5))
+BLOCK = m.encode(m.Block(1, 1))
 REFUSED: dict[str, tuple[bytes, bytes, int, str]] = {
     "an empty header": (b"", DONE[1], 0, "magic"),
     "a short header": (DONE[0][:-1], DONE[1], 0, "magic"),
@@ -87,8 +89,8 @@ REFUSED: dict[str, tuple[bytes, bytes, int, str]] = {
     "the next version": (m.MAGIC + bytes([m.VERSION + 1, m.Done.CODE]), DONE[1], 0, "version"),
     "no version": (m.MAGIC + bytes([0, m.Done.CODE]), DONE[1], 0, "version"),
     "an unknown kind": (m.MAGIC + bytes([m.VERSION, 255]), DONE[1], 0, "kind"),
-    "a block where none belongs": (*DONE, 1, "frames"),
-    "a block without its frames": (*m.encode(m.Block(1, 1)), 0, "frames"),
+    "a block where none belongs": (DONE[0], DONE[1], 1, "frames"),
+    "a block without its frames": (BLOCK[0], BLOCK[1], 0, "frames"),
     "a body that is too long": (DONE[0], bytes(m.MAX_CONTROL_BODY + 1), 0, "limits"),
     "an empty body": (DONE[0], b"", 0, "body"),
     "a body that is no map": (DONE[0], msgpack.packb([1, 0.5]), 0, "body"),
@@ -135,7 +137,7 @@ def _sample(rng: random.Random, hint: Any) -> Any:
             [None, True, -1, 1 << 62, (1 << 64) - 1, 0.5, float("nan"), "x", b"x", [], [None], {}, {"a": 1}]
         )
     numbers = [0, 1, 7, 1 << 31, m.MAX_INT - 1]
-    return {
+    samples: dict[Any, Callable[[], Any]] = {
         bool: lambda: rng.random() < 0.5,
         int: lambda: rng.choice(numbers),
         float: lambda: rng.random() * rng.choice(numbers),
@@ -143,7 +145,8 @@ def _sample(rng: random.Random, hint: Any) -> Any:
         bytes: lambda: bytes(rng.choice([0, 16, 16, 16, 15])),
         list[int]: lambda: [rng.choice(numbers) for _ in range(rng.randrange(4))],
         list[str]: lambda: ["x"] * rng.randrange(4),
-    }[hint]()
+    }
+    return samples[hint]()
 
 
 def _fuzzed(rng: random.Random) -> tuple[bytes, bytes, int]:
