@@ -49,7 +49,8 @@ def _gauges(core: Core) -> dict[str, list[Sample]]:
     waiting: dict[str, float] = {}
     for job in jobs:
         for name, group in job.groups.copy().items():
-            waiting[name] = waiting.get(name, 0) + group.queued()
+            if name in core.tally.groups:  # else it has long been deserted, and its other labels are gone too
+                waiting[name] = waiting.get(name, 0) + group.queued()
     return {
         "dfserve_queue_items": [((name,), count) for name, count in sorted(waiting.items())],
         "dfserve_queue_bytes": [((), held)],

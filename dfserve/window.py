@@ -11,6 +11,8 @@ from dfserve.errors import ConfigError
 FLOOR_BYTES = 16 << 20
 # Over this no further block is taken in, whatever `hwm` says: 50 batches of 38 MB would be 1.9 GB in every worker.
 CEILING_BYTES = 64 << 20
+# Nor over this: blocks of a few bytes cost their handling, not their bytes.
+CEILING_BLOCKS = 256
 # One block on its way while the next is made; less would stop and wait for every large batch.
 FLOOR_BLOCKS = 2
 
@@ -33,4 +35,6 @@ class Window:
         """Tell whether one more block may be put in flight beside what is there."""
         if blocks < FLOOR_BLOCKS:
             return True
+        if blocks >= CEILING_BLOCKS:
+            return False
         return nbytes < FLOOR_BYTES or (datapoints < self.hwm and nbytes < CEILING_BYTES)

@@ -58,9 +58,11 @@ class Buffer:
     def frame(self, used: int) -> memoryview:
         """Return the first ``used`` bytes as a frame that does not hold on to more than twice its size."""
         if 2 * used < len(self.raw):
-            return self.raw[:used].copy().data
+            small: memoryview = self.raw[:used].copy().data
+            return small
         whole: memoryview = self.raw.data
-        return memoryview(whole)[:used]  # of the lease itself: a numpy view of it would not hold it, see Recycler
+        part: memoryview = whole[:used]  # of the lease itself: a numpy view of it would not hold it, see Recycler
+        return part
 
 
 class ValueColumn:

@@ -74,9 +74,9 @@ class Stage:
         self.pump()
 
     def fail(self, worker: Worker, *, fatal: bool) -> None:
-        self.job.intake.offer(worker, worker.received + 1, [0])
-        self.pump()
         fail = m.Fail(worker.received + 1, "item 40", "ValueError", "no", "Traceback", fatal)
+        self.job.intake.offer(worker, fail.seq, [fail.nbytes])
+        self.pump()
         self.job.fail(worker, fail, self.now)
         self.pump()
 
@@ -175,7 +175,7 @@ def test_consumers_of_a_group_must_agree(stage: Stage, option: str, value: Any) 
 
 def test_a_group_whose_consumers_have_left_may_be_set_up_anew(stage: Stage) -> None:
     first = stage.join("a", lag="wait")
-    stage.job.consumer_bye(stage.group(), first, m.Bye(0, 0))
+    stage.job.consumer_bye(stage.group(), first, m.Bye(0, 0), stage.now)
     stage.join("b", lag="skip", least=3)
     assert (stage.group().lag, stage.group().min_producers) == ("skip", 3)
 
@@ -360,7 +360,7 @@ def test_an_end_that_got_lost_is_said_again_as_it_was_whoever_came_meanwhile(sta
 def test_a_consumer_that_leaves_gives_back_what_it_had_not_handed_out_without_doubt(stage: Stage) -> None:
     leaves = stage.join("leaves")
     stage.produce(stage.worker(), 3, count=10)
-    stage.job.consumer_bye(stage.group(), leaves, m.Bye(done=1, partial=4))
+    stage.job.consumer_bye(stage.group(), leaves, m.Bye(done=1, partial=4), stage.now)
     stays = stage.join("stays")
     assert [(message.skip, message.again) for message in stage.heard(stays, m.Deliver)] == [(4, False), (0, False)]
     assert stage.tally.group("g").datapoints == 14
@@ -470,7 +470,7 @@ def test_a_block_that_a_waiting_group_has_not_had_is_never_dropped_for_one_that_
 def test_a_group_without_a_live_consumer_never_holds_the_others() -> None:
     stage = Stage(budget=100 * KB)
     reads, gone = stage.join("reads", "reads"), stage.join("gone", "gone")
-    stage.job.consumer_bye(stage.group("gone"), gone, m.Bye(0, 0))
+    stage.job.consumer_bye(stage.group("gone"), gone, m.Bye(0, 0), stage.now)
     worker = stage.worker()
     for _ in range(30):
         assert stage.produce(worker, 1, nbytes=10 * KB, count=1) == 1

@@ -128,7 +128,17 @@ def test_an_address_of_this_machine_is_not_worth_a_warning(tcp_address: str, cap
 def test_it_is_a_dataflow(broker: LocalBroker) -> None:
     with broker.consumer() as remote:
         assert isinstance(remote, DataFlow)
-        assert iter(remote) is remote
+
+
+def test_its_iterator_ends_with_the_stream_and_stays_ended(broker: LocalBroker) -> None:
+    with broker.consumer(timeout=5) as remote:
+        broker.send([[1], [2], [3]])
+        rows = iter(remote)
+        assert [next(rows), next(rows), next(rows)] == [[1], [2], [3]]
+        assert next(rows, None) is None
+        assert next(rows, None) is None, "a wrapper such as BatchData may ask again"
+        broker.send([[4]])
+        assert list(remote) == [[4]], "another loop is another pass"
 
 
 def test_it_has_no_length(broker: LocalBroker) -> None:

@@ -128,7 +128,7 @@ def test_failures_and_the_end_are_numbered_and_offered_like_blocks(outbox: Outbo
     put(outbox)
     outbox.put_fail(m.Fail(0, "k", "ValueError", "t", "tb", True))
     outbox.put_finish()
-    assert outgoing(outbox) == [m.Offer(1, [100, 0, 0])]
+    assert outgoing(outbox) == [m.Offer(1, [100, 14, 0])]
     outbox.receive(m.Credit(0, 3, 0))
     assert [getattr(message, "seq", None) for message in outgoing(outbox)] == [1, 2, 3]
 
