@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import secrets
 from collections.abc import Callable, Iterator
@@ -57,13 +58,19 @@ def test_reports_of_failures_are_charged_what_they_hold(run_broker: Start, stran
     peer = stranger(broker.address)
     peer.join_as_producer()
     before = broker.rss
-    traceback = "x" * m.MAX_TEXT
-    for first in range(1, 1500, 100):
-        peer.be_granted(*[0] * 100, first=first)
-        for sequence in range(first, first + 100):
-            peer.say(m.Fail(sequence, traceback, traceback[:100], traceback, traceback, False))
-    broker.wait_for("dfserve_errors_total", 1500)
+    text = "x" * m.MAX_TEXT
+    fail = m.Fail(1, text[: m.MAX_REASON], text[: m.MAX_NAME], text, text, False)
+    fit = budget // (fail.nbytes + 2048)  # the overhead of a block
+    peer.be_granted(*[fail.nbytes] * fit)
+    for sequence in range(1, fit + 1):
+        peer.say(dataclasses.replace(fail, seq=sequence))
+    broker.wait_for("dfserve_errors_total", fit)
+    peer.say(m.Offer(fit + 1, [fail.nbytes] * 100))
+    for sequence in range(fit + 1, fit + 1500):
+        peer.say(dataclasses.replace(fail, seq=sequence))  # without credit: dropped, and asked for a new hello
+    peer.hear(m.Who)
     assert broker.rss - before < budget + 100 * MIB
+    assert broker.total("dfserve_errors_total") == fit
 
 
 SKIPPING = """
@@ -84,13 +91,17 @@ def test_the_longest_texts_of_a_worker_that_breaks_do_not_keep_a_consumer_from_t
     broker = run_broker()
     reader = start("-c", SKIPPING, broker.address)
     reader.wait_until_said("ready")
-    room = m.MAX_CONTROL_BODY // 4 - 100  # each text by itself is admitted, and so are all of a message
-    texts = dict.fromkeys(TEXTS, "short") | dict.fromkeys(longest, "x" * min(room, m.MAX_TEXT))
+    most = {
+        name: m.MAX_NAME if name in m.NAMES else m.MAX_REASON if name in m.REASONS else m.MAX_TEXT for name in TEXTS
+    }
+    wide = "\N{GRINNING FACE}"  # four bytes in the message
+    texts = dict.fromkeys(TEXTS, "short") | {name: wide * most[name] for name in longest}
     peer = stranger(broker.address)
     peer.send(*producer(passes=1, name=texts.pop("name"), host=texts.pop("host")))
     peer.hear(m.ProducerWelcome)
-    peer.be_granted(0)
-    peer.say(m.Fail(1, **texts, fatal=True))
+    fail = m.Fail(1, **texts, fatal=True)
+    peer.be_granted(fail.nbytes)
+    peer.say(fail)
     broker.wait_for("dfserve_errors_total", 1)
     assert reader.wait() == 0, reader.output[-1000:]
     assert reader.lines[-1] == [[], 2]  # the exception, and the pass that it broke
