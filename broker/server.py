@@ -19,8 +19,8 @@ from dfserve.wire.pieces import PIECE
 log = logging.getLogger("dfserve.broker")
 
 POLL_MS = 200  # milliseconds between ticks when nothing arrives
-# libzmq's own threads: taking in and handing out go on at once (with one, a third less; with two, now and then both ends
-# of the traffic share one). Idle ones cost nothing.
+# libzmq's own threads: taking in and handing out go on at once (with one thread a third less arrives; with two, now and
+# then both ends of the traffic share one). Idle ones cost nothing.
 IO_THREADS = 4
 BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
 LINGER = 2000  # milliseconds for what is still to be sent at the end
