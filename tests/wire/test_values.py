@@ -54,8 +54,8 @@ def test_a_value_comes_back_of_the_same_type(value, travelled, same):
 
 SCALARS = [
     np.bool_(True), np.int8(-3), np.uint64(2**64 - 1), np.float16(1.5), np.float32(3), np.float64("nan"),
-    np.complex64(1 + 2j), np.complex128(-0.0), np.datetime64("2024-02-29T12:00", "ns"), np.datetime64("NaT"),
-    np.timedelta64(5, "D"), np.timedelta64(5), np.void(b"abc"),
+    np.complex64(1 + 2j), np.complex128(-0.0), np.datetime64("2024-02-29T12:00", "ns"), np.datetime64("NaT", "s"),
+    np.timedelta64(5, "D"), np.timedelta64(5, "ns"), np.void(b"abc"),
     np.array((1, 2.5), dtype=[("a", "<i4"), ("b", ">f8")])[()],
 ]  # fmt: skip
 
