@@ -39,7 +39,8 @@ class Lifeline:
             return self._cut
         self._due = now + PERIOD
         if not self._cut and select.select([self.fd], [], [], 0)[0]:
-            self._cut = os.read(self.fd, 4096) == b""
+            os.read(self.fd, 4096)  # the end of the pipe, or a word: either way we shall go
+            self._cut = True
         self._cut |= os.getppid() != self._parent
         return self._cut
 

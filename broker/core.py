@@ -102,6 +102,7 @@ class Core:
         self._last_time: float | None = None
         self._next_beat = 0.0
         self._out: list[Outgoing] = []
+        self._parted: dict[bytes, Peer] = {}  # unreachable, but their goodbye may still lie unread
         self._scolded: set[bytes] = set()  # told once that their messages are bad; afterwards only counted
         self._asked: dict[bytes, float] = {}  # connections, and when they were asked who they are
         self._greeted: Counter[bytes] = Counter()  # hellos of each connection since the last beat
@@ -131,6 +132,10 @@ class Core:
         """A message could not be sent: the connection is gone."""
         self._scolded.discard(connection)
         self._asked.pop(connection, None)
+        if connection in self.peers:
+            if len(self._parted) > MAX_STRANGERS:
+                self._parted.clear()
+            self._parted[connection] = self.peers[connection]
         self._disconnect(connection)
 
     def _disconnect(self, connection: bytes) -> None:
@@ -185,13 +190,22 @@ class Core:
         elif isinstance(message, m.Obituary):
             self._obituary(message)
         elif (peer := self.peers.get(connection)) is None:
-            self._ask(connection)
+            self._from_nobody(connection, message)
         else:
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise WireError("kind", f"a client may not send {type(message).__name__}")
             handler(peer, message, frames[2:])
             self._after(connection, peer)
+
+    def _from_nobody(self, connection: bytes, message: m.Message) -> None:
+        """Ask who it is; but a client that said goodbye and closed is found unreachable before that is read."""
+        parted = self._parted.get(connection)
+        if isinstance(message, m.Bye) and parted is not None and parted.session not in self.routes:
+            del self._parted[connection]
+            self._on_bye(parted, message, ())
+        else:
+            self._ask(connection)
 
     def _after(self, connection: bytes, peer: Peer) -> None:
         worker = peer.worker
@@ -240,6 +254,7 @@ class Core:
         old = self.routes.get(peer.session)
         if old is not None and old != connection:
             self.peers.pop(old, None)
+        self._parted.pop(connection, None)
         self.peers[connection] = peer
         self.routes[peer.session] = connection
 

@@ -76,6 +76,7 @@ class Intake:
             received = max(0, hello.base - 1)
             worker = Worker(hello.session, hello.name, hello.host, hello.pid, hello.passes, received)
             self.workers[hello.session] = worker
+        worker.received = max(worker.received, hello.base - 1)  # what it no longer holds will never come
         self.void_grants(worker)
         worker.resync = worker.asked = False
         if worker.state is not State.FINISHED and not worker.raised:

@@ -259,7 +259,7 @@ class StreamJob:
     def pump(self, now: float, *, grant: bool = True) -> None:
         """Do everything that has become possible: grant, deliver, end. Call it after each batch of events."""
         needed = self.intake.grant() if grant else 0
-        while needed and self._make_room(needed):
+        while needed and self._make_room(needed, now):
             needed = self.intake.grant()
         # All consumers' shares are half of the budget, see Consumer.has_room.
         share = self.budget.total // (2 * max(1, sum(len(group.consumers) for group in self.groups.values())))
@@ -310,9 +310,9 @@ class StreamJob:
         for consumer in group.consumers.values():
             self._say(consumer, consumer.push(end), end)
 
-    def _make_room(self, needed: int) -> bool:
+    def _make_room(self, needed: int, now: float) -> bool:
         """Let go of the oldest blocks that only groups wait for which may miss some. Tells whether that made room."""
-        idle = {group for group in self.groups.values() if self._may_miss(group)}
+        idle = {group for group in self.groups.values() if self._may_miss(group, now)}
         for group in idle:
             while group.pending and not self.budget.fits(needed):
                 if not self._drop(group.pending[0].entry, idle):
@@ -320,9 +320,16 @@ class StreamJob:
                 group.pending.popleft()
         return self.budget.fits(needed)
 
-    def _may_miss(self, group: Group) -> bool:
-        others = any(other.connected for other in self.groups.values() if other is not group)
-        return group.lag == "skip" or (others and not group.connected)
+    def _may_miss(self, group: Group, now: float) -> bool:
+        """Whether a group skips, or is deserted while others read. A connection that has just broken may come back."""
+        gone = all(
+            c.suspect_since is not None and now - c.suspect_since > self._liveness for c in group.consumers.values()
+        )
+        return group.lag == "skip" or (gone and self._others(group))
+
+    def _others(self, group: Group) -> bool:
+        """Whether another group reads."""
+        return any(other.connected for other in self.groups.values() if other is not group)
 
     def _drop(self, entry: Entry, idle: set[Group]) -> bool:
         """Let an entry go, unless somebody else waits for it or holds it. Tells whether it is gone."""
@@ -378,7 +385,7 @@ class StreamJob:
         """Whether a group has had no consumer for long, and either misses nothing or only holds others' memory."""
         if group.consumers or now - group.deserted_at < DESERTED:
             return False
-        return not group.pending or any(other.connected for other in self.groups.values())
+        return not group.pending or self._others(group)
 
     def _forget(self, worker: Worker) -> None:
         del self.intake.workers[worker.session]
@@ -386,14 +393,15 @@ class StreamJob:
             group.seen.discard(worker.session)
 
     def _expire(self, group: Group, now: float) -> None:
-        """Move what a lost consumer holds, once there is somebody to move it to."""
+        """Move what a lost consumer holds, once there is somebody to move it to, or others whose memory it takes."""
         for consumer in list(group.consumers.values()):
-            since = consumer.suspect_since
-            if since is not None and now - since > self._liveness and group.connected:
+            away = 0.0 if consumer.suspect_since is None else now - consumer.suspect_since
+            if away > self._liveness and (group.connected or (away > DESERTED and self._others(group))):
                 parcels = group.take_back(consumer, again=True)
                 self.tally.errors["consumer_lost"] += 1
                 self.tally.redelivered += len(parcels)
                 self.tally.in_doubt += sum(parcel.count for parcel in parcels)
+                self._left(group, now)
 
     def beat(self, group: Group, consumer: Consumer) -> ConsumerBeat:
         """Say what a waiting consumer wants to know."""

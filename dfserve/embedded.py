@@ -101,6 +101,9 @@ class EmbeddedBroker:
         """End the child: closing its input is the signal. Safe to call twice, and in a forked child (does nothing)."""
         if os.getpid() != self._owner:
             return
+        if self._child.stdin is not None and not self._child.stdin.closed:
+            with contextlib.suppress(OSError):  # a forked child of ours may hold the pipe open: say it in a word too
+                os.write(self._child.stdin.fileno(), b"\n")
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):

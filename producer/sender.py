@@ -290,6 +290,7 @@ def fail_message(error: BaseException, key: str, traceback: str, *, fatal: bool)
 
 
 def _cut(text: str, most: int) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # a file name that is not UTF-8 has lone surrogates
     mark = "\n... cut ...\n"
     half = (most - len(mark)) // 2
     return text if len(text) <= most else text[:half] + mark + text[-half:]

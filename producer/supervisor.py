@@ -153,7 +153,8 @@ class Supervisor:
         slot.status = max(slot.status, KILLED if code < 0 else code)
         age = time.monotonic() - slot.started
         log.error("worker %s ended after %.0f s: %s", slot.name, age, reason)
-        self._announce(slot, reason)
+        if self._stop_at is None:  # else the cut connection tells the broker soon enough, and stopping must not wait
+            self._announce(slot, reason)
         slot.failures = 1 if age > HEALTHY else slot.failures + 1
         if self.plan.passes is not None or self._stop_at is not None:
             return

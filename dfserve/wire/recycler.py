@@ -15,7 +15,7 @@ import numpy as np
 
 STEP = 4 << 20  # bytes: sizes are rounded up to it, so that batches of almost one size share memory
 KEEP = 4  # idle pieces of memory of one size: what is in flight at once on one connection
-SIZES = 16  # sizes remembered; a stream of ever new sizes must not collect memory
+IDLE_BYTES = 256 << 20  # idle bytes in all: a stream of ever new sizes must not collect memory
 
 Memory = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -38,7 +38,7 @@ class Recycler:
         return lease
 
     def _give_back(self, whole: Memory) -> None:
-        if len(self._idle) > SIZES:
+        if sum(len(some) * size for size, some in list(self._idle.items())) + len(whole) > IDLE_BYTES:
             self._idle.clear()
         idle = self._idle.setdefault(len(whole), deque(maxlen=KEEP))
         idle.append(whole)

@@ -393,3 +393,17 @@ def test_what_cannot_work_is_refused_with_the_number_and_the_bound(options: dict
 
 def test_no_frame_may_be_larger_than_the_budget() -> None:
     assert BrokerConfig(queue_bytes=MIN_BUDGET, max_frame=1 << 30).limits.max_frame == MIN_BUDGET
+
+
+def test_a_goodbye_that_is_read_after_its_connection_was_found_gone_still_counts() -> None:
+    core = Core(BrokerConfig(), wall=lambda: 0.0)
+    core.tick(0.0)
+    session = secrets.token_bytes(16)
+    hello = m.ConsumerHello(session, "c", "h", 1, "default", "g", 50, "wait", 1, b"", 0, 0)
+    core.receive(b"a", m.encode(hello))
+    group = core.jobs["default"].groups["g"]
+    assert session in group.consumers
+    core.unreachable(b"a")
+    assert session in group.consumers, "it may come back"
+    core.receive(b"a", m.encode(m.Bye(0, 0)))
+    assert session not in group.consumers

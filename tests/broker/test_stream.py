@@ -10,7 +10,7 @@ import pytest
 from dfserve.broker.budget import Budget, charge_of
 from dfserve.broker.group import Consumer, Group
 from dfserve.broker.intake import State, Worker
-from dfserve.broker.stream import END_HOLD, LOST_NAMED, REMEMBER, StreamJob
+from dfserve.broker.stream import DESERTED, END_HOLD, LOST_NAMED, REMEMBER, StreamJob
 from dfserve.broker.tally import Tally
 from dfserve.errors import WireError
 from dfserve.wire import messages as m
@@ -583,3 +583,23 @@ def test_draining_grants_nothing_and_hands_out_what_is_queued(stage: Stage) -> N
     assert worker.granted == 2
     consumer = stage.join()
     assert len(stage.heard(consumer, m.Deliver)) == 2
+
+
+def test_a_group_whose_connection_has_just_broken_misses_nothing(stage: Stage) -> None:
+    slow = stage.join("slow", group="slow")
+    stage.join("quick", group="quick")
+    stage.job.consumer_unreachable(slow, stage.now)
+    assert not stage.job._may_miss(stage.group("slow"), stage.now)
+    assert stage.job._may_miss(stage.group("slow"), stage.now + 1e6)
+    assert not stage.job._may_miss(stage.group("quick"), stage.now + 1e6)
+
+
+def test_a_group_whose_consumers_all_died_is_forgotten_while_others_read(stage: Stage) -> None:
+    dead = stage.join("dead", group="dead")
+    stage.join("alive", group="alive")
+    stage.job.consumer_unreachable(dead, stage.now)
+    stage.job.tick(stage.now + DESERTED + 100.0)
+    assert "dead" in stage.job.groups
+    assert not stage.group("dead").consumers
+    stage.job.tick(stage.now + 3 * DESERTED)
+    assert set(stage.job.groups) == {"alive"}

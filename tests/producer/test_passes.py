@@ -12,8 +12,9 @@ from dfserve.dataflow import DataFlow, DataFromList
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.producer.passes import PassCounter, run_passes
 from dfserve.producer.send import introduce
-from dfserve.producer.sender import Sender
+from dfserve.producer.sender import Sender, fail_message
 from dfserve.testing import LocalBroker
+from dfserve.wire.messages import decode, encode
 
 
 @pytest.fixture
@@ -167,3 +168,11 @@ def test_a_send_that_waits_for_room_is_interrupted_and_its_datapoint_not_taken()
         assert counter.datapoints < 200
         assert counter.passes == 0
         assert broker.metrics()["dfserve_datapoints_received_total"] <= counter.datapoints
+
+
+def test_a_text_that_is_no_utf_8_travels_in_the_report_of_a_failure() -> None:
+    error = FileNotFoundError("caf\udce9.jpg")
+    fail = fail_message(error, str(error), f"in {error}", fatal=True)
+    assert decode(*encode(fail), 0) == fail
+    assert "caf" in fail.text
+    assert "udce9" in fail.text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dfserve.errors import WireError
 from dfserve.wire import pieces
+from dfserve.wire import recycler as recycler_module
 from dfserve.wire.blocks import decode_block, encode_block, inspect_block
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 from dfserve.wire.pieces import cut, join, measure
@@ -79,6 +80,15 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it() -> None:
     assert recycler.take(STEP).ctypes.data != place, "a view still refers to it"
     del view
     assert recycler.take(STEP - 5).ctypes.data == place
+
+
+def test_idle_memory_of_many_sizes_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recycler_module, "IDLE_BYTES", 10 * STEP)
+    recycler = Recycler()
+    for size in range(1, 8):
+        for _ in range(3):
+            recycler.take(size * STEP)
+            assert sum(len(idle) * nbytes for nbytes, idle in recycler._idle.items()) <= 10 * STEP
 
 
 def test_idle_memory_is_bounded() -> None:
