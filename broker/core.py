@@ -43,7 +43,7 @@ class BrokerConfig:
     Attributes:
         queue_bytes: budget for all that is granted, queued or handed out and not acknowledged. 1 GiB holds a few
             seconds of a fast pipeline, and is small beside a training machine's memory.
-        max_frame: bytes of one array at most. (On the wire it comes in pieces; no peer can announce more than one.)
+        max_frame: bytes of one array at most. (On the wire it comes in pieces.)
         liveness: seconds without a connection after which a client is given up. Longer than a switch takes to
             converge, shorter than a person's patience.
     """

@@ -116,12 +116,21 @@ def dfserve(start: Start) -> Start:
     return lambda *arguments, **environment: start("-m", "dfserve.cli", *arguments, **environment)
 
 
-@pytest.fixture
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def free_port() -> int:
+    return _free_port()
+
+
+@pytest.fixture
+def metrics_port() -> int:
+    return _free_port()
 
 
 @pytest.fixture(params=["tcp", "ipc", "abstract"])

@@ -1,7 +1,7 @@
 """Owns cutting large frames into pieces for the wire and joining them again: none on the wire is larger.
 
-So no peer can make us allocate more than that by announcing a frame, and the C library reuses the memory of pieces,
-where it would return that of a whole array to the system.
+So no peer need be allowed to announce a frame of a whole array (the broker's limit is that of a body, 16 MiB), and the
+C library reuses the memory of pieces, where it would return that of a whole array to the system.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import signal
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -201,12 +200,9 @@ def test_nothing_is_left_when_a_producer_daemon_is_killed(
 
 
 def test_what_a_killed_consumer_held_goes_to_the_others_and_is_counted_as_in_doubt(
-    start: Start, dfserve: Start, tcp_address: str, free_port: int, scrape: Callable[[int], Any]
+    start: Start, dfserve: Start, tcp_address: str, metrics_port: int, scrape: Callable[[int], Any]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    _broker(dfserve, tcp_address, "--metrics-port", str(port))
+    _broker(dfserve, tcp_address, "--metrics-port", str(metrics_port))
     holds = start("pipes.py", tcp_address, "--hang-after", "3", "--hwm", "20")
     holds.wait_until_said("ready")
     producer = _produce(dfserve, tcp_address, count=300, nbytes=200_000)
@@ -219,19 +215,21 @@ def test_what_a_killed_consumer_held_goes_to_the_others_and_is_counted_as_in_dou
     assert set(_numbers(other)) | set(_numbers(holds)) == set(range(300))
     assert max(Counter(_numbers(other)).values()) == 1
     twice = set(_numbers(other)) & set(_numbers(holds))
-    metrics = scrape(port)
+    metrics = scrape(metrics_port)
     assert metrics.total("dfserve_blocks_redelivered_total") > 0
     assert len(twice) <= metrics.total("dfserve_datapoints_in_doubt_total")
     assert _last(other)["in_doubt"] == metrics.total("dfserve_datapoints_in_doubt_total")
 
 
 def test_a_trainer_stopped_for_ten_times_the_liveness_is_not_dead(
-    start: Start, dfserve: Start, tcp_address: str, until: Callable[..., Any], scrape: Callable[[int], Any]
+    start: Start,
+    dfserve: Start,
+    tcp_address: str,
+    metrics_port: int,
+    until: Callable[..., Any],
+    scrape: Callable[[int], Any],
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    _broker(dfserve, tcp_address, "--metrics-port", str(port))
+    _broker(dfserve, tcp_address, "--metrics-port", str(metrics_port))
     trainers = [start("pipes.py", tcp_address, "--pause", "0.002") for _ in range(2)]
     for trainer in trainers:
         trainer.wait_until_said("ready")
@@ -245,7 +243,7 @@ def test_a_trainer_stopped_for_ten_times_the_liveness_is_not_dead(
     trainers[0].signal(signal.SIGCONT)
     assert producer.wait() == 0
     assert [trainer.wait() for trainer in trainers] == [0, 0]
-    metrics = scrape(port)
+    metrics = scrape(metrics_port)
     assert metrics.total("dfserve_blocks_redelivered_total") == 0
     assert metrics.total("dfserve_errors_total") == 0
     assert Counter(n for trainer in trainers for n in _numbers(trainer)) == Counter(range(2000))
@@ -309,23 +307,25 @@ def test_without_producers_the_iterator_raises_and_says_who_is_missing(tcp_addre
 
 
 def test_a_killed_broker_is_found_again_by_its_clients_and_nothing_acknowledged_late_is_repeated_silently(
-    start: Start, dfserve: Start, tcp_address: str, until: Callable[..., Any], scrape: Callable[[int], Any]
+    start: Start,
+    dfserve: Start,
+    tcp_address: str,
+    metrics_port: int,
+    until: Callable[..., Any],
+    scrape: Callable[[int], Any],
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    broker = _broker(dfserve, tcp_address, "--metrics-port", str(port))
+    broker = _broker(dfserve, tcp_address, "--metrics-port", str(metrics_port))
     trainer = start("pipes.py", tcp_address)
     trainer.wait_until_said("ready")
     producer = _produce(dfserve, tcp_address, count=3000, nbytes=20_000, pause=0.002)
     until(lambda: len(_numbers(trainer)) > 300, "datapoints")
     broker.kill()
-    _broker(dfserve, tcp_address, "--metrics-port", str(port))
+    _broker(dfserve, tcp_address, "--metrics-port", str(metrics_port))
     assert producer.wait() == 0
     assert trainer.wait() == 0, trainer.output
     got = Counter(_numbers(trainer))
     in_a_block = 1 + (1 << 20) // 20_000
-    doubtful = scrape(port).total("dfserve_blocks_uncertain_total") * in_a_block
+    doubtful = scrape(metrics_port).total("dfserve_blocks_uncertain_total") * in_a_block
     assert sum(count - 1 for count in got.values()) + len(set(range(3000)) - set(got)) <= doubtful
 
 
