@@ -7,14 +7,19 @@
     │   ├── EndpointError                 an address that is not tcp://host:port or ipc://path, or must not be used
     │   │   └── AddressInUse              somebody else holds it (names the pid)
     │   └── FactoryError                  MODULE:FACTORY cannot be loaded or returns no pipeline
+    ├── UnknownLengthError (NotImplementedError)  len() of a DataFlow that has none; a TypeError too
+    ├── DatapointError (ValueError)       a datapoint that cannot be used (names the component or file)
+    ├── TooManyErrors                     on_error skipped more items than its limits allow
+    ├── StoreError (ValueError)           a data file that is damaged, half written, or of another format
+    ├── DownloadError (OSError)           something could not be fetched (says what was tried, and what to do)
     ├── EncodeError (TypeError)           a value that cannot travel, found at the sender (names the component)
     ├── BlockTooLarge                     a block that no limit of the broker's admits (names the flag to raise)
     ├── WireError                         bytes that break the protocol (`reason` is the metric's label)
     ├── BrokerLost                        the embedded broker ended, or a broker refused us
     ├── Starved (TimeoutError)            nothing arrived within the timeout (says who is missing)
-    └── RemoteError                       something failed on a data machine
+    └── RemoteError                       something failed on a data machine or in a worker process
         ├── PipelineError                 the pipeline raised: key, host, worker, remote traceback
-        └── WorkerLost                    a worker died in the middle of a finite pass
+        └── WorkerLost                    a worker died in the middle of its work
 """
 
 from __future__ import annotations
@@ -38,6 +43,29 @@ class AddressInUse(EndpointError):  # noqa: N818  # says what happened, as httpx
 
 class FactoryError(ConfigError):
     """``MODULE:FACTORY`` does not name something that makes a pipeline."""
+
+
+class UnknownLengthError(DfserveError, NotImplementedError, TypeError):
+    """This DataFlow does not know how many datapoints a pass has.
+
+    A NotImplementedError as in tensorpack; a TypeError because that is what lets ``list(ds)`` go on without a length.
+    """
+
+
+class DatapointError(DfserveError, ValueError):
+    """A datapoint that cannot be used: an unreadable file, or components that do not fit together."""
+
+
+class TooManyErrors(DfserveError):  # noqa: N818  # says what happened, as httpx's do
+    """More items failed than the limits of ``on_error`` allow; the cause is the last failure."""
+
+
+class StoreError(DfserveError, ValueError):
+    """A data file that is damaged, half written, or of another format than its reader's; nothing of it was yielded."""
+
+
+class DownloadError(DfserveError, OSError):
+    """Something could not be fetched; the message says from where, what was tried, and what to do without a network."""
 
 
 class EncodeError(DfserveError, TypeError):
@@ -69,11 +97,11 @@ class Starved(DfserveError, TimeoutError):  # noqa: N818  # as above
 
 
 class RemoteError(DfserveError):
-    """Something failed on a data machine.
+    """Something failed on a data machine, or in a process that a DataFlow started.
 
     Attributes:
-        host: name of the data machine.
-        worker: name of the worker, ``host/slot`` as in the ``producer`` label of the metrics.
+        host: name of the data machine; empty for a process of this machine.
+        worker: name of the worker: ``host/slot`` as in the ``producer`` label of the metrics, or operator and number.
     """
 
     def __init__(self, message: str, *, host: str = "", worker: str = "") -> None:
@@ -83,7 +111,7 @@ class RemoteError(DfserveError):
 
 
 class PipelineError(RemoteError):
-    """The pipeline raised on a data machine.
+    """The pipeline raised on a data machine, or in a worker process of this one.
 
     Attributes:
         key: what the failing item is called: its file name where one is known, else its position in the pass.
@@ -114,4 +142,4 @@ class PipelineError(RemoteError):
 
 
 class WorkerLost(RemoteError):  # noqa: N818  # says what happened, as httpx's do
-    """A worker died in the middle of a finite pass, so the pass is not complete."""
+    """A worker died in the middle of its work, so that the pass is not complete."""

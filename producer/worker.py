@@ -5,19 +5,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import random
 import signal
 import sys
 import threading
 import time
+import zlib
 from dataclasses import dataclass, replace
 from types import FrameType
 
-import numpy as np
-
+from dfserve.dataflow.afresh import start_afresh
 from dfserve.dataflow.base import DataFlow
+from dfserve.dataflow.rng import Place, seed_of_run
 from dfserve.errors import ConfigError, DfserveError
-from dfserve.memory import keep_large_blocks
 from dfserve.producer.board import Board, Counters
 from dfserve.producer.passes import PassCounter, run_passes
 from dfserve.producer.sender import Sender
@@ -53,7 +52,7 @@ class Task:
 def work(task: Task, board: Board, parent: int) -> int:
     """Run in a freshly forked process; returns its exit status."""
     _die_with(parent)
-    _start_afresh()
+    _start_afresh(f"{task.identity.host}/{task.slot}")
     counter = PassCounter()
     start = board.read(task.slot)
     stopped: list[int] = []
@@ -102,16 +101,12 @@ def _die_with(parent: int) -> None:
         os._exit(KILLED)
 
 
-def _start_afresh() -> None:
-    """Undo what a fork copies and should not: signal handlers, the state of global generators, malloc's habits."""
+def _start_afresh(name: str) -> None:
+    """Undo what a fork copies and should not. The worker's name, ``host/slot``, makes its random numbers its own."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    random.seed()
-    np.random.seed(int.from_bytes(os.urandom(4), "little"))
-    keep_large_blocks()
-    if "cv2" in sys.modules:  # one thread a worker: several workers' pools would fight for the cores
-        sys.modules["cv2"].setNumThreads(0)
+    start_afresh(Place(seed_of_run(), (zlib.crc32(name.encode()),)))
 
 
 def _watch(parent: int, slot: int, board: Board, counter: PassCounter, sender: Sender, start: Counters) -> None:

@@ -16,7 +16,9 @@ ROLES = ("producer", "broker", "consumer")
 # What puts the roles together, and so may import them; nothing below may import these in turn.
 TOP = ("dfserve", "dfserve.cli", "dfserve.testing")
 # A trainer's environment is delicate: `import dfserve` must bring none of these in. They belong to extras, or to users.
-HEAVY = ("cv2", "lmdb", "prometheus_client", "skimage", "tensorflow", "torch", "tqdm")
+HEAVY = (
+    "cv2", "google_crc32c", "h5py", "lmdb", "prometheus_client", "skimage", "tensorflow", "torch", "tqdm", "urllib3",
+)  # fmt: skip
 LONGEST = 500  # lines; more than that is more than one idea
 
 

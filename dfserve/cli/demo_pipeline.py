@@ -16,6 +16,7 @@ import numpy as np
 
 from dfserve.dataflow.base import DataFlow, ProxyDataFlow
 from dfserve.dataflow.dataset.ilsvrc import ILSVRC12
+from dfserve.dataflow.indexed import Indexed
 from dfserve.dataflow.mapping import MapData
 from dfserve.errors import ConfigError
 from dfserve.producer.send import host_name
@@ -45,7 +46,8 @@ class Photos(ILSVRC12):
         if not files:
             raise ConfigError(f"no photographs below {root} (looked for {', '.join(sorted(SUFFIXES))}, any case)")
         labels = {parent: label for label, parent in enumerate(sorted({file.parent for file in files}))}
-        self.name, self.full_dir, self.shuffle = "train", str(root), True
+        Indexed.__init__(self, shuffle=True)
+        self.name, self.full_dir = "train", str(root)
         self.imglist = [(str(file), labels[file.parent]) for file in files]
 
 

@@ -10,17 +10,10 @@ import numpy as np
 
 from dfserve.dataflow.old_names import join_names, warn_of_old_name
 from dfserve.dataflow.rng import get_rng
-from dfserve.errors import DfserveError
+from dfserve.errors import DfserveError, UnknownLengthError
 
 # A list (or tuple) or dict of components. Components are any Python objects, mostly ndarrays, hence no closer type.
 Datapoint = Any
-
-
-class UnknownLengthError(DfserveError, NotImplementedError, TypeError):
-    """This DataFlow does not know how many datapoints a pass has.
-
-    A NotImplementedError as in tensorpack; a TypeError because that is what lets ``list(ds)`` go on without a length.
-    """
 
 
 class DataFlow(ABC):
@@ -66,8 +59,18 @@ class ProxyDataFlow(DataFlow):
     """A DataFlow that passes everything on to another, ``self.ds``; the base of operators."""
 
     def __init__(self, ds: Any) -> None:
-        """Wrap ``ds``: a DataFlow, or what behaves like one (tensorpack's)."""
-        self.ds = ds
+        """Wrap ``ds``.
+
+        Args:
+            ds: a DataFlow, or what behaves like one (tensorpack's): ``self.ds`` is that object. Else what has items or
+                can be iterated (a list, a Dataset of torch or Hugging Face, an iterable), as a DataFlow of its items.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        from dfserve.dataflow.adapt import as_source  # which builds on this module
+
+        self.ds: Any = as_source(ds)
 
     def reset_state(self) -> None:
         self.ds.reset_state()

@@ -7,9 +7,8 @@ from itertools import islice
 from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow, known_length
-from dfserve.dataflow.failures import DatapointError
 from dfserve.dataflow.stacking import stack
-from dfserve.errors import ConfigError
+from dfserve.errors import ConfigError, DatapointError
 
 
 class BatchData(ProxyDataFlow):

@@ -1,4 +1,4 @@
-"""Owns what is said about a datapoint that failed: the error for a bad one, and which item an exception was about.
+"""Owns which item an exception was about: the key of a datapoint that failed.
 
 The exception keeps its type and its text; the key travels with it as an attribute, from where the item was known to
 whoever reports the failure.
@@ -10,15 +10,9 @@ import contextlib
 import os
 from typing import Any
 
-from dfserve.errors import DfserveError
-
 _ATTRIBUTE = "dfserve_key"
 # Characters. A path is shorter (PATH_MAX is 4,096 bytes); a component of text need not travel whole in a report.
 _LONGEST_KEY = 1024
-
-
-class DatapointError(DfserveError, ValueError):
-    """A datapoint that cannot be used: an unreadable file, or components that do not fit together."""
 
 
 def attach_key(error: BaseException, datapoint: Any, position: int) -> None:
@@ -31,10 +25,10 @@ def attach_key(error: BaseException, datapoint: Any, position: int) -> None:
     """
     if hasattr(error, _ATTRIBUTE):
         return
-    name = _first_name(datapoint)
+    name = name_of(datapoint)
     # A class that takes no attributes: its report has no key, and the error itself matters more.
     with contextlib.suppress(AttributeError):
-        setattr(error, _ATTRIBUTE, str(position) if name is None else name[:_LONGEST_KEY])
+        setattr(error, _ATTRIBUTE, str(position) if name is None else name)
 
 
 def key_of(error: BaseException, default: str = "") -> str:
@@ -50,7 +44,8 @@ def key_of(error: BaseException, default: str = "") -> str:
     return default
 
 
-def _first_name(datapoint: Any) -> str | None:
+def name_of(datapoint: Any) -> str | None:
+    """Return the first string or path component of a datapoint, a file name mostly, cut to 1024 characters."""
     if isinstance(datapoint, dict):
         components = iter(datapoint.values())
     elif isinstance(datapoint, (list, tuple)):
@@ -59,7 +54,7 @@ def _first_name(datapoint: Any) -> str | None:
         components = iter((datapoint,))
     for component in components:
         if isinstance(component, str):
-            return str(component)
+            return component[:_LONGEST_KEY]
         if isinstance(component, os.PathLike):
-            return os.fsdecode(component)
+            return os.fsdecode(component)[:_LONGEST_KEY]
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow
 from dfserve.dataflow.failures import attach_key
+from dfserve.dataflow.policy import OnError, Tally
 
 
 class MapData(ProxyDataFlow):
@@ -17,18 +18,34 @@ class MapData(ProxyDataFlow):
     item's key attached (``dfserve.dataflow.failures``): its first string component, else its position in the pass.
     """
 
-    def __init__(self, ds: Any, func: Callable[[Datapoint], Datapoint | None]) -> None:
-        """Apply ``func`` to a shallow copy of each datapoint of ``ds``: it may replace components, not change them."""
+    def __init__(self, ds: Any, func: Callable[[Any], Datapoint | None], *, on_error: OnError = "raise") -> None:
+        """Apply ``func`` to a shallow copy of each datapoint of ``ds``: it may replace components, not change them.
+
+        Args:
+            ds: a DataFlow.
+            func: takes a datapoint, returns one, or None to drop it.
+            on_error: what to do with a datapoint for which ``func`` raises: ``"raise"``, ``"skip"``, or a
+                ``SkipErrors`` with limits and a quarantine file.
+        """
         super().__init__(ds)
         self.func = func
+        self._tally = Tally(on_error, type(self).__name__)
 
     def __iter__(self) -> Iterator[Datapoint]:
+        """Start a pass.
+
+        Raises:
+            Exception: what ``func`` raises, with ``on_error="raise"``.
+            TooManyErrors: more was skipped than the limits allow.
+        """
         for position, datapoint in enumerate(self.ds):
             try:
                 mapped = self.func(copy(datapoint))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whatever the user's function raises
                 attach_key(error, datapoint, position)
-                raise
+                self._tally.bad(error)
+                continue
+            self._tally.good()
             if mapped is not None:
                 yield mapped
 
@@ -36,9 +53,11 @@ class MapData(ProxyDataFlow):
 class MapDataComponent(MapData):
     """One component of each datapoint through a function, which may drop the datapoint by returning None."""
 
-    def __init__(self, ds: Any, func: Callable[[Any], Any], index: int | str = 0) -> None:
+    def __init__(
+        self, ds: Any, func: Callable[[Any], Any], index: int | str = 0, *, on_error: OnError = "raise"
+    ) -> None:
         """Apply ``func`` to ``datapoint[index]``: a position, or the key of a dict. A tuple becomes a list."""
-        super().__init__(ds, self._map_component)
+        super().__init__(ds, self._map_component, on_error=on_error)
         self._func = func
         self._index = index
 

@@ -1,12 +1,12 @@
-"""Owns the repetition of a finite DataFlow."""
+"""Owns the repetition of a finite DataFlow, and of each of its datapoints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from dfserve.dataflow.base import Datapoint, ProxyDataFlow, UnknownLengthError
-from dfserve.dataflow.failures import DatapointError
+from dfserve.dataflow.base import Datapoint, ProxyDataFlow
+from dfserve.errors import ConfigError, DatapointError, UnknownLengthError
 
 
 class RepeatedData(ProxyDataFlow):
@@ -42,3 +42,26 @@ class RepeatedData(ProxyDataFlow):
                     f"a whole pass over {type(self.ds).__name__} yields nothing, so repeating it for ever would hang:"
                     " is the source empty, does a map drop everything, or is it a generator that runs once?"
                 )
+
+
+class RepeatedDataPoint(ProxyDataFlow):
+    """Each datapoint several times in a row: the same object, so change copies only."""
+
+    def __init__(self, ds: Any, num: int) -> None:
+        """Yield each datapoint of ``ds`` ``num`` times.
+
+        Raises:
+            ConfigError: ``num`` is below 1.
+        """
+        super().__init__(ds)
+        self.num = int(num)
+        if self.num < 1:
+            raise ConfigError(f"RepeatedDataPoint: num is {num}; a datapoint comes at least once")
+
+    def __len__(self) -> int:
+        return len(self.ds) * self.num
+
+    def __iter__(self) -> Iterator[Datapoint]:
+        for datapoint in self.ds:
+            for _ in range(self.num):
+                yield datapoint

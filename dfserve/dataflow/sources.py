@@ -1,4 +1,4 @@
-"""Owns the sources that need no files: lists, generators and fake data."""
+"""Owns the sources that need no files: lists, iterables, generators and fake data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.base import DataFlow, Datapoint, RNGDataFlow, UnknownLengthError, known_length
-from dfserve.dataflow.failures import DatapointError
-from dfserve.errors import ConfigError
+from dfserve.dataflow.base import DataFlow, Datapoint, RNGDataFlow, known_length
+from dfserve.dataflow.indexing import place_of
+from dfserve.dataflow.rng import PhiloxState
+from dfserve.errors import ConfigError, DatapointError, UnknownLengthError
 
 
 class DataFromList(RNGDataFlow):
@@ -24,8 +25,8 @@ class DataFromList(RNGDataFlow):
         return len(self.lst)
 
     def __getitem__(self, index: int) -> Datapoint:
-        """Return the datapoint at ``index`` of the list, whatever the order of the passes."""
-        return self.lst[index]
+        """Return the datapoint at ``index`` of the list, whatever the order of the passes; IndexError outside."""
+        return self.lst[place_of(index, len(self.lst))]
 
     def __iter__(self) -> Iterator[Datapoint]:
         if not self.shuffle:
@@ -37,18 +38,24 @@ class DataFromList(RNGDataFlow):
             yield self.lst[index]
 
 
-class DataFromGenerator(DataFlow):
-    """The datapoints of any iterable, or of what a function returns; the function is called for every pass."""
+class DataFromIterable(DataFlow):
+    """The datapoints of any iterable, which is iterated anew for every pass."""
 
-    def __init__(self, gen: Iterable[Datapoint] | Callable[[], Iterable[Datapoint]]) -> None:
-        """Take an iterable, or a callable that returns one: a generator *function* repeats, a generator does not."""
-        self._gen = gen
+    def __init__(self, iterable: Iterable[Datapoint]) -> None:
+        """Take an iterable of datapoints. What iterates only once (a generator) makes one pass only.
+
+        Raises:
+            ConfigError: it cannot be iterated.
+        """
+        if not hasattr(type(iterable), "__iter__") and not hasattr(type(iterable), "__getitem__"):
+            raise ConfigError(f"an object of type {type(iterable).__name__} is no iterable of datapoints")
+        self._source: Any = iterable
         self._passes = 0
 
     def __len__(self) -> int:
-        length = None if callable(self._gen) else known_length(self._gen)
+        length = known_length(self._source)
         if length is None:
-            raise UnknownLengthError(f"a {type(self._gen).__name__} does not know its length")
+            raise UnknownLengthError(f"a {type(self._source).__name__} does not know its length")
         return length
 
     def __iter__(self) -> Iterator[Datapoint]:
@@ -58,8 +65,8 @@ class DataFromGenerator(DataFlow):
             DatapointError: a later pass over a one-shot iterator yields nothing. (tensorpack's pass is then silently
                 empty, and a repeated one never ends.)
         """
-        iterator = iter(self._gen() if callable(self._gen) else self._gen)
-        one_shot = iterator is self._gen
+        iterator = self._start()
+        one_shot = iterator is self._source
         self._passes += 1
         empty = True
         for datapoint in iterator:
@@ -67,9 +74,37 @@ class DataFromGenerator(DataFlow):
             yield datapoint
         if empty and one_shot and self._passes > 1:
             raise DatapointError(
-                f"pass {self._passes} over a {type(self._gen).__name__} yields nothing: it runs once and is spent."
+                f"pass {self._passes} over a {type(self._source).__name__} yields nothing: it runs once and is spent."
                 " Return something that iter() starts afresh: a list, or an object whose __iter__ does"
             )
+
+    def _start(self) -> Iterator[Datapoint]:
+        return iter(self._source)
+
+
+class DataFromGenerator(DataFromIterable):
+    """The datapoints of any iterable, or of what a function returns; the function is called for every pass."""
+
+    def __init__(self, gen: Iterable[Datapoint] | Callable[[], Iterable[Datapoint]]) -> None:
+        """Take an iterable, or a callable that returns one: a generator *function* repeats, a generator does not.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        super().__init__(() if callable(gen) else gen)
+        self._source = gen
+
+    def __len__(self) -> int:
+        if callable(self._source):
+            raise UnknownLengthError(f"a {type(self._source).__name__} does not know its length")
+        return super().__len__()
+
+    def _start(self) -> Iterator[Datapoint]:
+        return iter(self._source() if callable(self._source) else self._source)
+
+
+# The family of streams that items of FakeData come from: one that nothing else is likely to name.
+_ITEMS = 0x46616B6544617461
 
 
 class FakeData(RNGDataFlow):
@@ -109,13 +144,23 @@ class FakeData(RNGDataFlow):
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        fixed = None if self.random else self._draw()
-        for _ in range(self._size):
-            yield self._draw() if fixed is None else list(fixed)
+    def __getitem__(self, index: int) -> list[Any]:
+        """Return item ``index``: always the same arrays, in every process and run, and others than those of a pass.
 
-    def _draw(self) -> list[Any]:
+        If not ``random``, all items are alike. IndexError outside. Needs no ``reset_state()``.
+        """
+        place = place_of(index, self._size)
+        rng = PhiloxState(0)  # made here, for threads may ask at the same time
+        rng.jump(_ITEMS, place if self.random else 0)
+        return self._draw(rng)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        fixed = None if self.random else self._draw(self.rng)
+        for _ in range(self._size):
+            yield self._draw(self.rng) if fixed is None else list(fixed)
+
+    def _draw(self, rng: np.random.RandomState) -> list[Any]:
         return [
-            np.asarray(self.rng.uniform(low, high, tuple(shape))).astype(dtype)
+            np.asarray(rng.uniform(low, high, tuple(shape))).astype(dtype)
             for shape, dtype, (low, high) in zip(self.shapes, self.dtype, self.domain, strict=True)
         ]

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow
-from dfserve.dataflow.failures import DatapointError
+from dfserve.errors import DatapointError
 
 
 class TestDataSpeed(ProxyDataFlow):

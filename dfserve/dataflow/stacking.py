@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.failures import DatapointError
+from dfserve.errors import DatapointError
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -38,19 +38,23 @@ def array_bytes(value: Array) -> Array:
 
 
 def locked(frame: memoryview) -> Array:
-    """Return a read-only frame as uint8. Arrays over it cannot be made writable, not even if the frame's owner is."""
+    """Return a frame as uint8. Arrays over a read-only one cannot be made writable, not even if its owner is."""
     return np.frombuffer(frame, np.uint8)  # numpy.ndarray(buffer=frame) would go round the memoryview, to the owner
 
 
-def array_view(memory: Array | bytes, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> Array:
-    """Return a read-only array over the bytes of a locked frame or of a body, which it keeps alive.
+def array_view(
+    memory: Array | bytes | bytearray, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0
+) -> Array:
+    """Return an array over the bytes of a locked frame or of a body, which it keeps alive; read-only if they are.
 
     The caller has checked that there are enough. No copy, unless the bytes do not lie as the dtype's alignment
     asks (libzmq packs short frames one after another): some extension modules crash on such arrays.
     """
     array: Array = np.ndarray(shape, dtype, buffer=memory, offset=offset)
-    if not array.flags.aligned:
-        copy = array.copy()
+    if array.flags.aligned:
+        return array
+    copy: Array = array.copy()
+    if not array.flags.writeable:
         copy.flags.writeable = False
-        array = copy[...]  # of a view, the flag cannot be taken back
-    return array
+        copy = copy[...]  # of a view, the flag cannot be taken back
+    return copy

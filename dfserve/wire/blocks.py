@@ -44,18 +44,19 @@ def encode_block(datapoints: Iterable[Datapoint], limits: Limits = DEFAULT_LIMIT
     return builder.close()
 
 
-def decode_block(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> list[Datapoint]:
+def decode_block(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS, *, writable: bool = False) -> list[Datapoint]:
     """Return the datapoints of a block, equal to what was added, types included.
 
     Args:
         frames: objects with the buffer protocol: bytes, memoryviews, zmq.Frames. The arrays are read-only views of
             them and keep them alive.
         limits: what is admitted, checked before anything is allocated.
+        writable: let arrays over frames that may be written to (a bytearray, not bytes) be written to.
 
     Raises:
         WireError: whatever the bytes are, nothing else; ``reason`` is frames, limits, body, dtype or shape.
     """
-    found = received(frames, limits, build=True)
+    found = received(frames, limits, build=True, writable=writable)
     rows: Iterable[tuple[Any, ...]] = zip(*(make() for make in found.columns))  # noqa: B905  # all have count rows
     if not found.columns:
         rows = repeat((), found.count)

@@ -10,6 +10,7 @@ from dfserve.errors import EncodeError
 from dfserve.wire.arrays import is_array
 from dfserve.wire.columns import (
     Column,
+    LentColumn,
     RaggedColumn,
     ScalarColumn,
     StackColumn,
@@ -54,6 +55,8 @@ class BlockBuilder:
         max_bytes: close the block before it passes this size. A single larger datapoint makes a block of its own.
         max_count: datapoints in a block at most, and never more than ``limits.max_count``.
         limits: what the receiver admits.
+        lend: do not copy a datapoint's arrays: the block refers to them, has one datapoint, and is to be used up before
+            the datapoint's owner goes on. For a sender that copies the frames itself, into memory that it shares.
 
     Attributes:
         count: datapoints in the block so far.
@@ -61,9 +64,17 @@ class BlockBuilder:
         full: whether another datapoint like the last one would not fit.
     """
 
-    def __init__(self, max_bytes: int = 1 << 20, max_count: int = 1024, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        max_bytes: int = 1 << 20,
+        max_count: int = 1024,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        lend: bool = False,
+    ) -> None:
         self._max_bytes = max_bytes
-        self._max_count = min(max_count, limits.max_count)
+        self._max_count = 1 if lend else min(max_count, limits.max_count)
+        self._lend = lend
         self._limits = limits
         self._writer = ValueWriter(limits)
         self._was_ragged: list[bool] = []  # the columns of the last block: the next one is likely to be the same
@@ -194,6 +205,8 @@ class BlockBuilder:
             return ScalarColumn(value, rows, self._writer)
         if not is_array(value):
             return ValueColumn(self._writer)
+        if self._lend:
+            return LentColumn(value, self._writer)
         if ragged:
             return RaggedColumn(value.dtype, rows * value.nbytes, self._writer)
         return StackColumn(value, rows, self._writer)

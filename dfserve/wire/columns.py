@@ -276,4 +276,24 @@ class ScalarColumn(StackColumn):
         return self._write(value, row, room)
 
 
+class LentColumn(StackColumn):
+    """One array, whose own memory becomes the frame if it lies in C order: nobody may write to it until it is sent."""
+
+    def __init__(self, first: Any, writer: ValueWriter) -> None:
+        super().__init__(first, 0, writer)
+        self._lent: Array | None = None
+
+    def put(self, value: Any, row: int, room: int) -> int:
+        """Borrow the first array; every other one belongs into another block."""
+        if row or value.nbytes > room:
+            return REFUSED
+        self._lent = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        return self._size
+
+    def closed(self, _rows: int, number: int) -> tuple[bytes, memoryview]:
+        """Return the description and the frame."""
+        assert self._lent is not None, "a block is closed after its first datapoint"
+        return self._described(number), self._lent.data
+
+
 Column = ValueColumn | StackColumn | RaggedColumn

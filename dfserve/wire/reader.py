@@ -42,10 +42,12 @@ class Reader:
         frames: all frames of the block, as read-only memoryviews of bytes; frame 0 is the body.
         limits: bounds on what the body may claim.
         build: make arrays; without it everything is checked and no array is made.
+        writable: let the arrays that lie in the body be written to.
     """
 
-    def __init__(self, frames: list[memoryview | Extent], limits: Limits, build: bool) -> None:
+    def __init__(self, frames: list[memoryview | Extent], limits: Limits, build: bool, writable: bool = False) -> None:
         self.build = build
+        self.writable = writable
         self.limits = limits
         self._frames = frames
         self._unclaimed = set(range(1, len(frames)))
@@ -139,7 +141,9 @@ class Reader:
         _require_size(held, elements * dtype.itemsize)
         if not self.build:
             return _Unbuilt()
-        return array_view(locked(held) if isinstance(held, memoryview) else held, dtype, shape)
+        if isinstance(held, memoryview):
+            return array_view(locked(held), dtype, shape)
+        return array_view(bytearray(held) if self.writable else held, dtype, shape)
 
     def _scalar(self, data: bytes) -> Any:
         spec, payload = _require_list(self._unpack(data, _no_extension))

@@ -36,20 +36,21 @@ class Received:
     columns: list[Rows]
 
 
-def received(frames: Sequence[Any], limits: Limits, build: bool) -> Received:
+def received(frames: Sequence[Any], limits: Limits, build: bool, writable: bool = False) -> Received:
     """Check the frames of a block.
 
     Args:
         frames: objects with the buffer protocol, which stay alive as long as the arrays over them.
         limits: checked before anything is allocated.
         build: make nested arrays too; without it ``columns`` must not be called, and frames may be extents.
+        writable: let arrays over frames that may be written to be written to: nobody else refers to their memory.
 
     Raises:
         WireError: with reason ``frames``, ``limits``, ``body``, ``dtype`` or ``shape``, and nothing else.
     """
     reader: Reader | None = None
     try:
-        reader = Reader(_views(frames, limits), limits, build)
+        reader = Reader(_views(frames, limits, writable), limits, build, writable)
         return _received(reader)
     except WireError:
         raise
@@ -62,10 +63,10 @@ def received(frames: Sequence[Any], limits: Limits, build: bool) -> Received:
             reader.release()
 
 
-def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview | Extent]:
+def _views(frames: Sequence[Any], limits: Limits, writable: bool) -> list[memoryview | Extent]:
     if not 1 <= len(frames) <= limits.max_frames:
         raise WireError("limits", f"a block has {len(frames)} frames; it may have 1 to {limits.max_frames}")
-    views = [_bytes_view(frame) for frame in frames]
+    views = [_bytes_view(frame, writable) for frame in frames]
     longest = max(map(len, views))
     if longest > limits.max_frame:
         raise WireError("limits", f"a frame has {longest} bytes; it may have {limits.max_frame}")
@@ -74,10 +75,12 @@ def _views(frames: Sequence[Any], limits: Limits) -> list[memoryview | Extent]:
     return views
 
 
-def _bytes_view(frame: Any) -> memoryview | Extent:
+def _bytes_view(frame: Any, writable: bool) -> memoryview | Extent:
     if isinstance(frame, Extent):
         return frame
-    view = memoryview(frame).toreadonly()
+    view = memoryview(frame)
+    if not writable:
+        view = view.toreadonly()
     return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
 
 

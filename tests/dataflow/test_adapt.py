@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import UserDict
 from collections.abc import Iterator
 from types import ModuleType
@@ -10,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from dfserve.dataflow import DataFromList
-from dfserve.dataflow.adapt import as_dataflow
-from dfserve.dataflow.failures import DatapointError, key_of
-from dfserve.errors import FactoryError
+from dfserve.dataflow import BatchData, DataFromList, MapData, ProxyDataFlow, RepeatedData
+from dfserve.dataflow.adapt import as_dataflow, as_source
+from dfserve.dataflow.failures import key_of
+from dfserve.errors import ConfigError, DatapointError, FactoryError
 
 
 class Squares:
@@ -150,7 +151,7 @@ def test_an_item_of_none_is_an_error() -> None:
         (None, "is a 'return' missing"),
         (3, "an object of type int is no pipeline"),
         ("folder", "an object of type str is no pipeline"),
-        ({"train": [[1]]}, r"keys \['train'\] \(return one of its values\)"),
+        ({"train": [[1]]}, r"keys \['train'\] \(one of its values is meant\)"),
         (Squares, "the class Squares"),
         (lambda: [[1]], "call it"),
     ],
@@ -159,3 +160,95 @@ def test_anything_else_is_refused_with_what_to_return(returned: Any, text: str) 
     with pytest.raises(FactoryError, match=text) as caught:
         as_dataflow(returned)
     assert "return a DataFlow" in str(caught.value)
+
+
+class Shards:
+    """What a sharded source needs, and no more."""
+
+    def shard_keys(self) -> list[str]:
+        return ["a", "b"]
+
+    def open_shard(self, key: str) -> Iterator[Any]:
+        yield from ([key, 0], [key, 1])
+
+
+@pytest.mark.parametrize("index", [4, -5, 100])
+def test_an_index_outside_a_data_set_is_an_error_even_where_the_data_set_has_no_end(index: int) -> None:
+    ds: Any = as_dataflow(Squares())
+    with pytest.raises(IndexError, match=f"index {index} of a source with 4"):
+        ds[index]
+
+
+def test_an_item_can_be_asked_for_from_either_end() -> None:
+    ds: Any = as_dataflow(Squares())
+    assert (ds[1], ds[-1], ds[np.int64(-4)]) == ((1, 1), (3, 9), (0, 0))
+
+
+def test_a_data_set_whose_item_raises_stop_iteration_does_not_end_the_pass_silently() -> None:
+    class Short(Squares):
+        def __getitem__(self, index: int) -> Any:
+            raise StopIteration
+
+    with pytest.raises(RuntimeError):
+        list(as_dataflow(Short()))
+
+
+def test_a_sharded_source_is_read_shard_by_shard() -> None:
+    ds: Any = as_dataflow(Shards())
+    assert list(ds) == [["a", 0], ["a", 1], ["b", 0], ["b", 1]]
+    assert ds.shard_keys() == ["a", "b"]
+    assert list(ds.open_shard("b")) == [["b", 0], ["b", 1]]
+
+
+def test_an_operator_takes_a_data_set_as_it_is() -> None:
+    ds = MapData(Squares(), lambda dp: [dp[1]])
+    ds.reset_state()
+    assert (list(ds), len(ds)) == ([[0], [1], [4], [9]], 4)
+    assert [list(map(int, batch[1])) for batch in BatchData(Squares(), 2)] == [[0, 1], [4, 9]]
+
+
+def test_an_operator_takes_a_list_an_array_and_an_iterable() -> None:
+    assert list(RepeatedData([[1], [2]], 2)) == [[1], [2], [1], [2]]
+    assert [dp[0].tolist() for dp in ProxyDataFlow(np.eye(2))] == [[1, 0], [0, 1]]
+    assert list(RepeatedData({(1, 2)}, 2)) == [(1, 2), (1, 2)]
+    assert list(MapData(([n] for n in range(2)), lambda dp: dp)) == [[0], [1]]
+
+
+def test_what_can_be_reset_stays_the_same_object(tensorpack: ModuleType) -> None:
+    class Reset:
+        def reset_state(self) -> None: ...
+
+    for source in (DataFromList([[1]]), tensorpack.DataFromList([[1]]), Reset()):
+        assert as_source(source) is source
+        assert ProxyDataFlow(source).ds is source
+
+
+@pytest.mark.parametrize("given", [None, 3, "folder", {"train": [[1]]}, DataFromList, lambda: [[1]]])
+def test_an_operator_refuses_what_yields_no_datapoints(given: Any) -> None:
+    with pytest.raises(ConfigError, match="is no source of datapoints; give a DataFlow"):
+        BatchData(given, 1)
+
+
+@pytest.mark.parametrize("source", [Squares(), [[1, 1]], Shards()])
+def test_what_was_adapted_pickles(source: Any) -> None:
+    ds = as_dataflow(source)
+    assert list(pickle.loads(pickle.dumps(ds))) == list(ds)
+
+
+def test_torch_data_sets_are_sources_as_they_are() -> None:
+    torch = pytest.importorskip("torch")
+    data = pytest.importorskip("torch.utils.data")
+
+    class Count(data.IterableDataset):  # type: ignore[misc, name-defined]
+        def __iter__(self) -> Iterator[Any]:
+            return iter(torch.arange(3))
+
+    indexed = data.TensorDataset(torch.arange(4.0), torch.arange(4))
+    images, labels = next(iter(BatchData(indexed, 4)))
+    assert (images.tolist(), labels.tolist()) == ([0.0, 1.0, 2.0, 3.0], [0, 1, 2, 3])
+    assert (images.dtype, labels.dtype) == (np.float32, np.int64)
+    assert [int(dp[0]) for dp in RepeatedData(Count(), 2)] == [0, 1, 2, 0, 1, 2]
+    loader = data.DataLoader(indexed, batch_size=3)
+    assert [len(dp[0]) for dp in ProxyDataFlow(loader)] == [3, 1]
+    # And the other way round: what can be indexed here is a Dataset there.
+    assert [len(batch[0]) for batch in data.DataLoader(DataFromList([[1], [2], [3]]), batch_size=2)] == [2, 1]

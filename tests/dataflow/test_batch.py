@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from dfserve.dataflow import BatchData, DataFromGenerator, DataFromList
-from dfserve.dataflow.failures import DatapointError
-from dfserve.errors import ConfigError
+from dfserve.errors import ConfigError, DatapointError
 
 
 def listed(*datapoints: Any) -> DataFromList:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 
 from dfserve.dataflow import DataFromList, MapData, MapDataComponent
 from dfserve.dataflow.failures import key_of
+from dfserve.dataflow.policy import SkipErrors
+from dfserve.errors import ConfigError, TooManyErrors
 
 
 def listed(*datapoints: Any) -> DataFromList:
@@ -103,3 +108,56 @@ def test_a_function_that_raises_stop_iteration_does_not_end_the_pass_silently() 
     with pytest.raises(RuntimeError) as caught:
         list(MapData(listed(["a.jpg", 1]), stop))
     assert key_of(caught.value) == "a.jpg"
+
+
+def odd_only(dp: Any) -> Any:
+    if dp[0] % 2 == 0:
+        raise ValueError(f"{dp[0]} is even")
+    return dp
+
+
+def test_a_datapoint_that_fails_can_be_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    ds = MapData(listed([1], [2], [3], [4]), odd_only, on_error=SkipErrors(total=2, rate=None))
+    assert list(ds) == [[1], [3]]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert "MapData skipped item 1 (1 so far): ValueError: 2 is even" in caplog.text
+
+
+def test_limits_hold_over_all_passes() -> None:
+    ds = MapData(listed([1], [2]), odd_only, on_error=SkipErrors(total=1))
+    assert list(ds) == [[1]]
+    with pytest.raises(TooManyErrors, match="more than total=1") as caught:
+        list(ds)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_what_a_function_drops_is_no_error() -> None:
+    ds = MapData(listed(*([n] for n in range(300))), lambda dp: None, on_error=SkipErrors(total=0, rate=0.0))
+    assert list(ds) == []
+
+
+def test_one_component_that_fails_is_skipped_with_its_datapoint(tmp_path: Path) -> None:
+    quarantine = tmp_path / "bad.jsonl"
+    ds = MapDataComponent(
+        listed(["a.jpg", "1"], ["b.jpg", "x"]), int, index=1, on_error=SkipErrors(quarantine=quarantine)
+    )
+    assert list(ds) == [["a.jpg", 1]]
+    (line,) = quarantine.read_text().splitlines()
+    assert (json.loads(line)["key"], json.loads(line)["operator"]) == ("b.jpg", "MapDataComponent")
+
+
+def test_an_error_of_the_source_is_not_the_maps_to_skip() -> None:
+    inner = MapData(listed([1], [2]), odd_only)
+    with pytest.raises(ValueError, match="2 is even"):
+        list(MapData(inner, lambda dp: dp, on_error="skip"))
+
+
+def test_a_function_that_raises_stop_iteration_is_skipped_like_any_other() -> None:
+    ds = MapData(listed([1], [3]), lambda dp: next(iter([dp] if dp == [1] else [])), on_error="skip")
+    assert list(ds) == [[1]]
+
+
+@pytest.mark.parametrize("on_error", ["ignore", None, True])
+def test_a_policy_that_there_is_not_is_refused(on_error: Any) -> None:
+    with pytest.raises(ConfigError, match="it is 'raise', 'skip', or SkipErrors"):
+        MapData(listed([1]), odd_only, on_error=on_error)

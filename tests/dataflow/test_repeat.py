@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from dfserve.dataflow import DataFromGenerator, DataFromList, MapData, RepeatedData
-from dfserve.dataflow.failures import DatapointError
+from dfserve.dataflow.repeat import RepeatedDataPoint
+from dfserve.errors import ConfigError, DatapointError
 
 
 @pytest.mark.parametrize("num", [0, 1, 3])
@@ -48,3 +49,17 @@ def test_repeating_a_spent_generator_for_ever_is_an_error_and_not_a_hang() -> No
     assert [next(datapoints), next(datapoints)] == [[0], [1]]
     with pytest.raises(DatapointError, match="runs once"):
         next(datapoints)
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_datapoints_are_repeated_as_tensorpacks(tensorpack: ModuleType, num: int) -> None:
+    datapoints = [[1], {"a": 2}]
+    ours = RepeatedDataPoint(DataFromList(datapoints, shuffle=False), num)
+    theirs = tensorpack.RepeatedDataPoint(tensorpack.DataFromList(datapoints, shuffle=False), num)
+    assert list(ours) == list(theirs)
+    assert len(ours) == len(theirs) == 2 * num
+
+
+def test_a_datapoint_comes_at_least_once() -> None:
+    with pytest.raises(ConfigError, match="num is 0"):
+        RepeatedDataPoint([[1]], 0)

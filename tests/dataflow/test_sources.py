@@ -1,7 +1,9 @@
-"""Sources: lists, generators, fake data."""
+"""Sources: lists, iterables, generators, fake data."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -9,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve.dataflow import DataFromGenerator, DataFromList, FakeData
-from dfserve.dataflow.base import UnknownLengthError
-from dfserve.dataflow.failures import DatapointError
-from dfserve.errors import ConfigError
+from dfserve.dataflow import DataFromGenerator, DataFromList, FakeData, RepeatedData
+from dfserve.dataflow.sources import DataFromIterable
+from dfserve.errors import ConfigError, DatapointError, UnknownLengthError
 
 
 def test_a_list_is_shuffled_anew_for_every_pass() -> None:
@@ -117,3 +118,81 @@ def test_fake_data_with_the_wrong_number_of_dtypes_is_refused() -> None:
         FakeData([[1], [2]], dtype=["uint8"])
     with pytest.raises(ConfigError, match="2 shapes but 3 domains"):
         FakeData([[1], [2]], domain=[(0, 1)] * 3)
+
+
+def test_an_iterable_is_iterated_anew_for_every_pass_and_has_its_length(tensorpack: ModuleType) -> None:
+    for iterable in ([[1], [2]], {(3,)}, range(3)):
+        ours, theirs = DataFromIterable(iterable), tensorpack.DataFromIterable(iterable)
+        assert list(ours) == list(ours) == list(theirs)
+        assert len(ours) == len(theirs)
+
+
+def test_an_iterable_that_can_be_called_is_iterated_and_not_called() -> None:
+    class Loader:
+        def __call__(self) -> Any:
+            raise AssertionError("called")
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([[1]])
+
+    assert list(DataFromIterable(Loader())) == [[1]]
+    with pytest.raises(UnknownLengthError):
+        len(DataFromIterable(Loader()))
+
+
+def test_repeating_a_spent_iterator_is_an_error_and_not_a_hang() -> None:
+    ds = RepeatedData(DataFromIterable(iter([[1], [2]])), -1)
+    with pytest.raises(DatapointError, match="pass 2 over a list_iterator"):
+        list(ds)
+
+
+@pytest.mark.parametrize("source", [DataFromIterable, DataFromGenerator])
+def test_what_cannot_be_iterated_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigError, match="type int is no iterable"):
+        source(5)
+
+
+@pytest.mark.parametrize("ds", [DataFromList([[0], [1], [2]]), FakeData([[2]], size=3)])
+def test_an_index_counts_from_either_end_and_ends_with_an_index_error(ds: Any) -> None:
+    def value(index: int) -> float:
+        return float(np.ravel(ds[index][0])[0])
+
+    assert value(-1) == value(2) != value(0) == value(-3)
+    for index in (3, -4):
+        with pytest.raises(IndexError, match="3 datapoints"):
+            ds[index]
+
+
+def test_an_item_of_fake_data_depends_on_its_index_alone() -> None:
+    ds, again = (FakeData([[4], [2, 2]], size=9, dtype=["float32", "uint8"], domain=[(0, 1), (0, 255)]) for _ in "ab")
+    items = [ds[i] for i in range(9)]
+    again.reset_state()
+    list(again)
+    for i in reversed(range(9)):
+        assert all(np.array_equal(a, b) for a, b in zip(again[i], items[i], strict=True))
+    assert len({item[0].tobytes() for item in items}) == 9
+    assert [(a.shape, str(a.dtype)) for a in items[0]] == [((4,), "float32"), ((2, 2), "uint8")]
+
+
+def test_items_of_fake_data_are_the_same_in_every_process() -> None:
+    code = "from dfserve.dataflow import FakeData; print(FakeData([[3]], size=9)[7][0].tolist())"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == str(FakeData([[3]], size=9)[7][0].tolist())
+
+
+def test_an_item_of_fake_data_leaves_the_pass_as_it_was() -> None:
+    ds = FakeData([[2]], size=2)
+    passes = []
+    for look in (False, True):
+        ds.rng = np.random.RandomState(5)
+        datapoints = iter(ds)
+        first = next(datapoints)
+        if look:
+            ds[1]
+        passes.append([first[0].tolist(), next(datapoints)[0].tolist()])
+    assert passes[0] == passes[1]
+
+
+def test_items_of_fake_data_that_is_not_random_are_all_alike() -> None:
+    ds = FakeData([[4]], size=3, random=False)
+    assert np.array_equal(ds[0][0], ds[2][0])

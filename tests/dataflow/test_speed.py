@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dfserve.dataflow import DataFlow, DataFromList, TestDataSpeed
-from dfserve.dataflow.failures import DatapointError
+from dfserve.errors import DatapointError
 
 
 class Counted(DataFlow):

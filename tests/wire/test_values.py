@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from dfserve.errors import EncodeError
 from dfserve.wire.blocks import BlockBuilder, decode_block, encode_block
 from dfserve.wire.limits import Limits
+from dfserve.wire.unpatched import unpackb
 from dfserve.wire.values import INLINE_BYTES
 
 
@@ -90,9 +91,9 @@ def test_a_small_nested_array_goes_into_the_body_and_a_large_one_into_a_frame():
 
 
 def test_a_small_nested_array_is_in_the_encoding_of_msgpack_numpy():
-    body = msgpack.unpackb(encode_block([[(np.arange(3, dtype="<i2"),)]]).frames[0])
-    inner = msgpack.unpackb(body[3][0][1][0].data)
-    found = msgpack.unpackb(inner[0].data)
+    body = unpackb(encode_block([[(np.arange(3, dtype="<i2"),)]]).frames[0])
+    inner = unpackb(body[3][0][1][0].data)
+    found = unpackb(inner[0].data)
     assert found == {b"nd": True, b"type": "<i2", b"kind": b"", b"shape": [3], b"data": struct.pack("<3h", 0, 1, 2)}
 
 

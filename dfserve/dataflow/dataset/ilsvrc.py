@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from dfserve.dataflow.base import RNGDataFlow
 from dfserve.dataflow.dataset.listing import list_images
-from dfserve.dataflow.failures import DatapointError, attach_key
-from dfserve.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
+from dfserve.dataflow.failures import attach_key
+from dfserve.dataflow.image_files import read_image
+from dfserve.dataflow.indexed import Indexed
+from dfserve.dataflow.indexing import place_of
+from dfserve.dataflow.policy import OnError
+from dfserve.errors import ConfigError, DatapointError
 
 _NAMES = ("train", "val", "test")
 _STRUCTURES = ("original", "train")
 
 
-class ILSVRC12Files(RNGDataFlow):
+class ILSVRC12Files(Indexed):
     """The images of an ImageNet-shaped folder as datapoints [file name, label]: full path (str), label (int).
 
     Any folder of that shape will do: ``dir/train/<synset>/*.JPEG``. It is listed once, here, and ``ds[i]`` is item *i*
@@ -35,6 +32,8 @@ class ILSVRC12Files(RNGDataFlow):
         meta_dir: str | os.PathLike[str] | None = None,
         shuffle: bool | None = None,
         dir_structure: str | None = None,
+        *,
+        on_error: OnError = "raise",
     ) -> None:
         """List the images of ``dir/name``.
 
@@ -43,14 +42,18 @@ class ILSVRC12Files(RNGDataFlow):
             name: which of them.
             meta_dir: a folder with caffe_ilsvrc12's label files (``train.txt``, ``val.txt``, ``synsets.txt``); they
                 may also lie in ``dir``. Without them a label is the place of its folder among the sorted folders of
-                ``dir/train``. (Unlike tensorpack, nothing is downloaded.)
+                ``dir/train``; for the whole ImageNet that gives the same labels.
             shuffle: a new order for every pass; default: for "train" only.
             dir_structure: how ``dir/val`` or ``dir/test`` is laid out: "train" (a folder for each synset) or "original"
-                (all images in one folder, which needs ``val.txt``); default: look. ``dir/train`` is always "train".
+                (all images in one folder); default: look. ``dir/train`` is always "train". The "original" structure
+                needs ``val.txt`` or ``test.txt``: without ``meta_dir`` it is downloaded if it is nowhere.
+            on_error: what a pass does with an image that cannot be read (ILSVRC12 reads them, and so may a subclass, in
+                ``__getitem__``): ``"raise"``, ``"skip"``, or a ``SkipErrors`` with limits and a quarantine file.
 
         Raises:
             ConfigError: another ``name`` or ``dir_structure``, a folder or label file that is missing or wrong, or no
                 images at all.
+            DownloadError: a label file is needed and could not be downloaded.
         """
         if name not in _NAMES or dir_structure not in (None, *_STRUCTURES):
             raise ConfigError(
@@ -62,9 +65,9 @@ class ILSVRC12Files(RNGDataFlow):
         for folder in (root / name, meta or root):
             if not folder.is_dir():
                 raise ConfigError(f"there is no folder {folder} (dir={os.fspath(dir)!r}, name={name!r})")
+        super().__init__(name == "train" if shuffle is None else shuffle, on_error)
         self.name = name
         self.full_dir = str(root / name)
-        self.shuffle = name == "train" if shuffle is None else shuffle
         self.imglist = list_images(root, name, meta, "train" if name == "train" else dir_structure)
 
     def __len__(self) -> int:
@@ -72,15 +75,8 @@ class ILSVRC12Files(RNGDataFlow):
 
     def __getitem__(self, index: int) -> list[Any]:
         """Return item ``index`` of the sorted list."""
-        name, label = self.imglist[index]
+        name, label = self.imglist[place_of(index, len(self))]
         return [os.path.join(self.full_dir, name), label]  # noqa: PTH118 (10 times faster than pathlib, per datapoint)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        order = np.arange(len(self))
-        if self.shuffle:
-            self.rng.shuffle(order)
-        for index in order.tolist():
-            yield self[index]
 
 
 class ILSVRC12(ILSVRC12Files):
@@ -98,34 +94,7 @@ class ILSVRC12(ILSVRC12Files):
         """
         path, label = super().__getitem__(index)
         try:
-            return [_read_image(path), label]
-        except Exception as error:
+            return [read_image(path), label]
+        except DatapointError as error:
             attach_key(error, path, index)
             raise
-
-
-def _read_image(path: str) -> npt.NDArray[np.uint8]:
-    cv2 = _import_cv2()
-    try:
-        image: npt.NDArray[np.uint8] | None = cv2.imread(path, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DatapointError(f"cv2 cannot read the image {path}: {error}") from error
-    if image is None:
-        raise DatapointError(f"cv2 cannot read the image {path} ({_why_unreadable(path)})")
-    return image
-
-
-def _why_unreadable(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return "its format is unknown or damaged" if file.read(1) else "the file is empty"
-    except OSError as error:
-        return str(error.strerror)
-
-
-def _import_cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("decoding images needs OpenCV: pip install 'dfserve[producer]'") from error
-    return cv2

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from dfserve.dataflow.dataset import ILSVRC12, ILSVRC12Files
-from dfserve.dataflow.failures import DatapointError, key_of
-from dfserve.errors import ConfigError
+from dfserve.dataflow.failures import key_of
+from dfserve.dataflow.policy import SkipErrors
+from dfserve.errors import ConfigError, DatapointError, TooManyErrors
 
 SYNSETS = ["n01440764", "n01443537"]
 
@@ -115,6 +116,7 @@ def test_flat_val_takes_its_labels_from_val_txt(folder: Path) -> None:
 
 def test_flat_val_without_val_txt_is_refused_and_says_where_it_looked(folder: Path, tmp_path: Path) -> None:
     (folder / "val").mkdir()
+    shutil.copy(next((folder / "train" / SYNSETS[0]).iterdir()), folder / "val")
     (tmp_path / "meta").mkdir()
     with pytest.raises(ConfigError, match=r"val\.txt") as caught:
         ILSVRC12Files(folder, "val", meta_dir=tmp_path / "meta")
@@ -221,3 +223,25 @@ def test_without_opencv_the_error_says_what_to_install(photographs: Path) -> Non
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'dfserve[producer]'" in result.stdout
+
+
+def test_unreadable_files_are_skipped_within_limits(folder: Path, tmp_path: Path) -> None:
+    names = [name for name, _ in ILSVRC12Files(folder, "train").imglist]
+    for name in names[:2]:
+        (folder / "train" / name).write_bytes(b"this is no JPEG")
+    ds = ILSVRC12(folder, "train", on_error=SkipErrors(quarantine=tmp_path / "bad.jsonl"))
+    ds.reset_state()
+    assert len(list(ds)) == 3
+    assert all(name in (tmp_path / "bad.jsonl").read_text() for name in names[:2])
+    with pytest.raises(TooManyErrors):
+        list(ILSVRC12(folder, "train", shuffle=False, on_error=SkipErrors(total=1)))
+    with pytest.raises(DatapointError):
+        ds[0]
+
+
+def test_a_negative_label_is_refused_where_it_would_name_a_synset(folder: Path) -> None:
+    (folder / "val" / SYNSETS[0]).mkdir(parents=True)
+    (folder / "synsets.txt").write_text("\n".join(SYNSETS))
+    (folder / "val.txt").write_text("a.JPEG -1\n")
+    with pytest.raises(ConfigError, match=r"val\.txt, line 1"):
+        ILSVRC12Files(folder, "val", dir_structure="train")

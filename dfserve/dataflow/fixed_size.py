@@ -1,0 +1,65 @@
+"""Owns passes of a fixed length over a source of another length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from dfserve.dataflow.base import Datapoint, ProxyDataFlow
+from dfserve.dataflow.repeat import RepeatedData
+from dfserve.errors import ConfigError
+
+
+class FixedSizeData(ProxyDataFlow):
+    """Passes of a fixed number of datapoints; the source is repeated where it has fewer.
+
+    With a source of 1 2 3 4 5, passes of 3 are 1 2 3, 4 5 1, 2 3 4 ... with ``keep_state``, else 1 2 3, 1 2 3 ...
+    """
+
+    def __init__(self, ds: Any, size: int, keep_state: bool = True) -> None:
+        """Yield ``size`` datapoints of ``ds`` in every pass.
+
+        Args:
+            ds: a DataFlow.
+            size: datapoints in a pass; at least 1.
+            keep_state: a pass goes on in the source where the last one stopped, also where that was given up half way:
+                every datapoint is handed out once. (Two passes at the same time share what comes.) Else each pass
+                begins at the beginning of ``ds``, which then never gets beyond ``size``.
+
+        Raises:
+            ConfigError: ``size`` is below 1.
+        """
+        super().__init__(ds)
+        self._size = int(size)
+        self._keep = keep_state
+        self._kept: Iterator[Datapoint] | None = None
+        if self._size < 1:
+            raise ConfigError(f"FixedSizeData: size is {size}; a pass has at least 1 datapoint")
+
+    def __len__(self) -> int:
+        return self._size
+
+    def reset_state(self) -> None:
+        super().reset_state()
+        self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # an iterator does not travel; a worker begins at the beginning
+
+    def __iter__(self) -> Iterator[Datapoint]:
+        """Start a pass.
+
+        Raises:
+            DatapointError: a whole pass over the source yields nothing.
+        """
+        datapoints = self._kept or iter(RepeatedData(self.ds, -1))
+        if self._keep:
+            self._kept = datapoints
+        try:
+            yield from islice(datapoints, self._size)
+        except GeneratorExit:  # the pass is given up; the source stays where it is
+            raise
+        except BaseException:  # also a Ctrl-C in the source: what raised is at its end, so the next pass begins anew
+            self._kept = None
+            raise

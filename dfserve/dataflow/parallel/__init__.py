@@ -1,0 +1,1 @@
+"""Owns the operators that run in several threads or processes."""

@@ -1,0 +1,187 @@
+"""Owns worker processes that apply a function to datapoints: how tasks reach them and outcomes come back."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import pickle
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dfserve.dataflow.failures import attach_key, name_of
+from dfserve.dataflow.parallel.crew import Crew
+from dfserve.dataflow.parallel.gathering import Gathering
+from dfserve.dataflow.parallel.inheritance import keep_from_children
+from dfserve.dataflow.parallel.leash import Leash
+from dfserve.dataflow.parallel.link import ANY, Link
+from dfserve.dataflow.parallel.memory import Reader, SharedFile, Writer
+from dfserve.dataflow.parallel.messages import (
+    BLOCK,
+    FAILED,
+    INLINE_BYTES,
+    PICKLED,
+    Sent,
+    extent_bytes,
+    packed,
+    unpacked,
+)
+from dfserve.dataflow.parallel.outlet import Outlet
+from dfserve.dataflow.parallel.pool import Pool
+from dfserve.dataflow.parallel.window import Outcome
+from dfserve.dataflow.parallel.worker import work
+from dfserve.wire.blocks import decode_block
+
+CHUNKS_EACH = 4  # per worker in a full buffer: enough that none is idle while the others finish theirs
+MOST_TOGETHER = 64  # tasks: beyond that a message costs little beside its tasks
+
+
+class Tasks:
+    """The way to one worker: a pipe, and memory to share.
+
+    Attributes:
+        open: tickets without an outcome.
+    """
+
+    def __init__(self) -> None:
+        self.file = SharedFile()
+        self.far, self._pipe = multiprocessing.Pipe(duplex=False)
+        keep_from_children(self._pipe)
+        self._shared = Writer(self.file)
+        self._gathering = Gathering(self._place)
+        self.open = 0
+
+    def send(self, tickets: list[int], datapoints: list[Any]) -> None:
+        """Send datapoints to be mapped. A worker that is gone is noticed elsewhere."""
+        self.open += len(tickets)
+        with contextlib.suppress(OSError):
+            for ticket, datapoint in zip(tickets, datapoints, strict=True):
+                self._gathering.add(datapoint, ticket)
+            self._gathering.flush()
+
+    def give_back(self, extents: Iterable[int]) -> None:
+        """Use extents again."""
+        for extent in extents:
+            self._shared.extents.give_back(extent)
+
+    def close(self) -> None:
+        """Give up this end."""
+        self._pipe.close()
+        self.file.close()
+
+    def _place(self, sent: Sent, buffers: Sequence[bytes | memoryview]) -> None:
+        nbytes = extent_bytes(buffers)
+        extent = self._shared.extents.take(nbytes) if nbytes >= INLINE_BYTES else None
+        if extent is None:
+            sent.frames = [*sent.frames, *map(bytes, buffers)]
+        else:
+            self._shared.put(sent, extent, buffers)
+        self._pipe.send_bytes(packed(sent))
+
+
+class ProcessPool(Pool):
+    """``num_proc`` processes that map datapoints; tasks go in chunks to whichever has fewest."""
+
+    def __init__(self, operator: str, num_proc: int, func: Callable[[Any], Any], buffer_size: int) -> None:
+        """Start the processes."""
+        self._tasks = [Tasks() for _ in range(num_proc)]
+        try:
+            each = [(None, run_tasks, tasks.far, tasks.file, func) for tasks in self._tasks]
+            self._crew = Crew(operator, work, each)
+        finally:
+            for tasks in self._tasks:
+                tasks.far.close()
+        self._of = dict(zip(map(id, self._crew.links), self._tasks, strict=True))
+        self._chunk = max(1, min(MOST_TOGETHER, buffer_size // (CHUNKS_EACH * num_proc)))
+        self._tickets: list[int] = []
+        self._datapoints: list[Any] = []
+
+    def submit(self, ticket: int, datapoint: Any) -> None:
+        self._tickets.append(ticket)
+        self._datapoints.append(datapoint)
+        if len(self._tickets) >= self._chunk:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._tickets:
+            least = min(self._tasks, key=lambda tasks: tasks.open)
+            tickets, self._tickets = self._tickets, []
+            datapoints, self._datapoints = self._datapoints, []
+            least.send(tickets, datapoints)
+
+    def collect(self, wait: bool) -> list[Outcome]:
+        if not wait and not self._crew.poll():
+            return []
+        while True:
+            link, sent = self._crew.receive()
+            tasks = self._of[id(link)]
+            tasks.give_back(sent.freed)
+            tasks.open -= len(sent.tags)
+            if sent.tags:
+                return self._outcomes(link, sent)
+            if sent.kind == FAILED:  # not of a task: the worker itself
+                raise link.error(sent)
+
+    def forget(self, before: int) -> None:
+        for link in self._crew.links:
+            link.want(before)
+
+    def close(self) -> None:
+        self._crew.close()
+        for tasks in self._tasks:
+            tasks.close()
+
+    def _outcomes(self, link: Link, sent: Sent) -> list[Outcome]:
+        if sent.kind == FAILED:
+            error = link.error(sent)
+            return [Outcome(ticket, error=error, trace=error.remote_traceback) for ticket in sent.tags]
+        if sent.kind not in (BLOCK, PICKLED):
+            return [Outcome(ticket) for ticket in sent.tags]
+        link.consumed(sent.count)
+        return [Outcome(*pair) for pair in zip(sent.tags, link.datapoints(sent), strict=True)]
+
+
+def run_tasks(outlet: Outlet, leash: Leash, pipe: Connection, file: SharedFile, func: Callable[[Any], Any]) -> None:
+    """Be a worker: map what comes until the parent closes."""
+    keep_from_children(pipe)
+    arrived: queue.SimpleQueue[tuple[list[int], list[Any]]] = queue.SimpleQueue()
+    # A thread takes tasks in as they come, so that the parent, which sends and receives in one thread, never waits.
+    threading.Thread(target=_listen, args=(pipe, Reader(file, outlet.freed.append), arrived), daemon=True).start()
+    while True:
+        tickets, datapoints = arrived.get()
+        todo = deque(zip(tickets, datapoints, strict=True))
+        del datapoints
+        while todo:
+            ticket, datapoint = todo.popleft()
+            _map_one(outlet, leash, func, ticket, datapoint)
+            del datapoint
+
+
+def _map_one(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], ticket: int, datapoint: Any) -> None:
+    if ticket < leash.wanted:
+        outlet.nothing(ticket)
+        return
+    try:
+        mapped = func(datapoint)
+    except Exception as error:  # noqa: BLE001  # whatever the user's function raises is told to the parent
+        if (name := name_of(datapoint)) is not None:
+            attach_key(error, name, 0)
+        outlet.failed(error, tag=ticket)
+        return
+    if mapped is None:
+        outlet.nothing(ticket)
+    else:
+        outlet.put(mapped, tag=ticket)
+
+
+def _listen(pipe: Connection, reader: Reader, arrived: queue.SimpleQueue[tuple[list[int], list[Any]]]) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            sent = unpacked(pipe.recv_bytes())
+            if sent.kind == PICKLED:
+                arrived.put((list(sent.tags), [pickle.loads(sent.body)]))  # noqa: S301  # our own parent's
+            else:
+                arrived.put((list(sent.tags), decode_block(reader.frames(sent), ANY, writable=True)))

@@ -1,0 +1,53 @@
+"""Owns how a worker process begins and ends, whatever it runs: signals, seeds, and the report of what it raised."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dfserve.dataflow.afresh import start_afresh
+from dfserve.dataflow.parallel.inheritance import keep_from_children
+from dfserve.dataflow.parallel.leash import Leash, Stopped
+from dfserve.dataflow.parallel.memory import SharedFile
+from dfserve.dataflow.parallel.outlet import Outlet
+from dfserve.dataflow.rng import Place
+
+
+def work(
+    pipe: Connection, words: Connection, file: SharedFile, place: Place, window: int | None, run: Callable[..., None],
+    *args: Any,
+) -> None:  # fmt: skip
+    """Be a worker process: call ``run(outlet, leash, *args)``, and tell the parent what it raised.
+
+    Args:
+        pipe: to the parent.
+        words: from the parent.
+        file: the memory to share.
+        place: of the process among all workers: what its random numbers come from.
+        window: datapoints that may be on their way; None: no bound.
+        run: a function of a module, so that it can be pickled.
+        args: for it.
+    """
+    _settle(place)
+    keep_from_children(pipe, words)
+    leash = Leash(words.fileno())
+    outlet = Outlet(pipe, file, leash, window)
+    try:
+        try:
+            run(outlet, leash, *args)
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever the pipeline raised, SystemExit too, is the parent's
+            outlet.failed(error)
+    except Stopped:
+        pass
+
+
+def _settle(place: Place) -> None:
+    # Ctrl-C goes to all processes of a terminal; the parent decides what it means. Its handlers are not for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    start_afresh(place)

@@ -1,0 +1,96 @@
+"""Owns what worker processes of the tests run: functions and DataFlows that every start method can pickle."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dfserve.dataflow import DataFlow, DataFromList, MapData, RNGDataFlow
+
+
+class Odd:
+    """An object that the wire's codec refuses."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+class Counted(DataFlow):
+    """The numbers 0 .. size-1, as an array that holds each many times, without a length unless ``claimed``."""
+
+    def __init__(self, size: int, shape: tuple[int, ...] = (4,), claimed: int | None = None) -> None:
+        self.size_ = size
+        self.shape = shape
+        self.claimed = claimed
+
+    def __len__(self) -> int:
+        return super().__len__() if self.claimed is None else self.claimed
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for number in range(self.size_):
+            yield [number, np.full(self.shape, number, np.int64)]
+
+
+class Draws(RNGDataFlow):
+    """One draw from each of the generators that a pipeline may use, and the process that drew."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        while True:
+            yield [os.getpid(), self.rng.randint(1 << 30), int(np.random.randint(1 << 30)), random.getrandbits(30)]
+
+
+def plain(datapoint: Any) -> Any:
+    return datapoint
+
+
+def slow(datapoint: Any) -> Any:
+    time.sleep(0.002)
+    return datapoint
+
+
+def odd(datapoint: list[Any]) -> list[Any]:
+    return [Odd(datapoint[0]), "odd"]
+
+
+def without_threes(datapoint: list[Any]) -> list[Any] | None:
+    return None if datapoint[0] % 3 == 0 else datapoint
+
+
+def failing_at_40(datapoint: list[Any]) -> list[Any]:
+    if datapoint[0] == 40:
+        raise ValueError("forty is not for us")
+    return datapoint
+
+
+def leaving_at_40(datapoint: list[Any]) -> list[Any]:
+    if datapoint[0] == 40:
+        raise SystemExit(7)
+    return datapoint
+
+
+def dying_at_40(datapoint: list[Any]) -> list[Any]:
+    if datapoint[0] == 40:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return datapoint
+
+
+def hanging(datapoint: Any) -> Any:
+    time.sleep(1000)
+    return datapoint
+
+
+def numbers(size: int = 100) -> DataFromList:
+    return DataFromList([[number, np.full(4, number)] for number in range(size)], shuffle=False)
+
+
+def failing_source() -> MapData:
+    return MapData(numbers(), failing_at_40)

@@ -1,0 +1,136 @@
+"""The fast lane for plain blocks does what the general way does, or leaves the block to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfserve.dataflow.serialize import plain_block
+from dfserve.dataflow.serialize.plain_block import read_datapoint
+from dfserve.errors import WireError
+from dfserve.wire.blocks import decode_block, encode_block
+from dfserve.wire.copies import writable
+from dfserve.wire.limits import DEFAULT_LIMITS
+
+Same = Callable[[Any, Any], bool]
+
+dtypes = st.one_of(hnp.scalar_dtypes(), hnp.unicode_string_dtypes()).filter(lambda dtype: dtype.char not in "gG")
+arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+scalars = hnp.arrays(hnp.scalar_dtypes().filter(lambda dtype: dtype.char not in "gG"), ()).map(lambda array: array[()])
+plain = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary())
+values = st.one_of(arrays, scalars, plain, st.lists(plain, max_size=3), st.tuples(plain, arrays))
+datapoints = st.one_of(
+    st.lists(values, max_size=4),
+    st.lists(values, max_size=4).map(tuple),
+    st.dictionaries(st.one_of(st.text(), st.integers(), st.binary()), values, max_size=4),
+)
+
+
+def frames_of(datapoint: Any) -> list[memoryview]:
+    return [memoryview(bytes(frame)) for frame in encode_block([datapoint]).frames]
+
+
+@given(datapoints)
+def test_any_datapoint_comes_back_as_by_the_general_way(datapoint: Any) -> None:
+    frames = frames_of(datapoint)
+    found, general = read_datapoint(frames, DEFAULT_LIMITS), writable(decode_block(frames)[0])
+    assert encode_block([found]).frames == encode_block([general]).frames == frames
+
+
+@pytest.mark.parametrize(
+    "datapoint",
+    [
+        [np.arange(6).reshape(2, 3), 1, "text", b"bytes", None, 0.5, True],
+        (np.zeros((0, 3), ">f4"), np.float32(2), np.array(7)),
+        {"image": np.zeros((3, 2, 3), np.uint8), "label": 3},
+        [],
+        {},
+    ],
+)
+def test_a_plain_datapoint_does_not_go_the_general_way(
+    datapoint: Any, same: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_of(datapoint)
+    monkeypatch.setattr(plain_block, "decode_block", lambda *_: pytest.fail("the general way"))
+    assert same(read_datapoint(frames, DEFAULT_LIMITS), datapoint)
+
+
+def test_arrays_may_be_changed_and_outlive_the_frames(same: Same) -> None:
+    memory = [bytearray(frame) for frame in frames_of([np.arange(4), [np.arange(2)], {"a": np.zeros(9999)}])]
+    first, (second,), third = read_datapoint([memoryview(frame) for frame in memory], DEFAULT_LIMITS)
+    for frame in memory:
+        frame[:] = b"\xff" * len(frame)
+    first += 1
+    second += 1
+    third["a"] += 1
+    assert same([first, second, third["a"]], [np.arange(4) + 1, np.arange(2) + 1, np.ones(9999)])
+
+
+def body(*columns: Any, count: Any = 1, kind: Any = 0, keys: Any = None) -> memoryview:
+    return memoryview(msgpack.packb([count, kind, keys, list(columns)]))
+
+
+EIGHT = memoryview(bytes(8))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [memoryview(b"")],
+        [memoryview(b"\xc1")],
+        [memoryview(b"\xdd\xff\xff\xff\xff")],
+        [memoryview(msgpack.packb([1, 0, None]))],
+        [memoryview(msgpack.packb({"a": 1}))],
+        [body([1, "|u1", [8], 1, False])],  # the frame is missing
+        [body([1, "|u1", [8], 1, False]), EIGHT, EIGHT],  # one too many
+        [body([1, "|u1", [8], 2, False]), EIGHT],
+        [body([1, "|u1", [8], 1, False], [1, "|u1", [8], 1, False]), EIGHT],
+        [body([1, "|u1", [7], 1, False]), EIGHT],
+        [body([1, "|u1", [9], 1, False]), EIGHT],
+        [body([1, "|u1", [-8], 1, False]), EIGHT],
+        [body([1, "|u1", [1 << 62, 1 << 62], 1, False]), EIGHT],
+        [body([1, "|O8", [1], 1, False]), EIGHT],
+        [body([1, "O", [1], 1, False]), EIGHT],
+        [body([1, "<f8", [1], 1, True]), EIGHT],
+        [body([1, "<U2", [], 1, True]), EIGHT],
+        [body([0, [1, 2]])],
+        [body([0, []])],
+        [body([0])],
+        [body([3, [1]])],
+        [body(1)],
+        [body([0, [1]], count=0)],
+        [body([0, [1, 2]], count=2)],
+        [body([0, [1]], kind=3)],
+        [body([0, [1]], keys=["a"])],
+        [body([0, [1]], kind=1, keys=["a"])],
+        [body([0, [1]], kind=2)],
+        [body([0, [1]], kind=2, keys=["a", "b"])],
+        [body([0, [1]], [0, [2]], kind=2, keys=["a", "a"])],
+        [body([0, [1]], kind=2, keys="a")],
+    ],
+)
+def test_what_is_no_block_of_one_datapoint_is_refused(frames: list[memoryview]) -> None:
+    with pytest.raises(WireError):
+        read_datapoint(frames, DEFAULT_LIMITS)
+
+
+@given(st.lists(arrays, min_size=1, max_size=3), st.data())
+def test_a_damaged_body_is_refused_or_goes_the_general_way(components: list[Any], data: st.DataObject) -> None:
+    frames = frames_of(components)
+    damaged = bytearray(frames[0])
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    frames[0] = memoryview(damaged)
+    try:
+        general = encode_block([writable(decode_block(frames)[0])]).frames
+    except WireError:
+        with pytest.raises(WireError):
+            read_datapoint(frames, DEFAULT_LIMITS)
+    else:
+        assert encode_block([read_datapoint(frames, DEFAULT_LIMITS)]).frames == general
