@@ -21,6 +21,7 @@ from dfserve.client import Connection
 from dfserve.consumer.inbox import Arrival, Inbox
 from dfserve.consumer.waiting import WaitMeter, missing
 from dfserve.dataflow.base import DataFlow
+from dfserve.dataflow.policy import OnError, Tally
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import ConfigError, DfserveError, PipelineError, Starved, WireError, WorkerLost
 from dfserve.window import Window
@@ -69,7 +70,7 @@ class RemoteDataZMQ(DataFlow):
         lag: when this group is too slow for the others, ``"wait"`` holds the producers back, ``"skip"`` lets its oldest
             blocks go (counted in ``dfserve_datapoints_skipped_total``).
         on_error: ``"raise"`` raises what went wrong remotely (`PipelineError`, `WorkerLost`); ``"skip"`` logs and
-            counts it.
+            counts it, within the limits of ``dfserve.dataflow.SkipErrors``, which may be given with limits of its own.
         format: None, or ``"msgpack"`` / ``"zmq_ops"`` to receive from tensorpack's own senders (a bare PULL socket).
         queue_bytes: the hosted broker's budget in bytes.
         max_frame: bytes of one array that the hosted broker admits.
@@ -80,6 +81,7 @@ class RemoteDataZMQ(DataFlow):
         EndpointError, ConfigError: an address or argument that cannot work.
         Starved: nothing arrived within ``timeout``; says who is missing.
         PipelineError, WorkerLost: something failed on a data machine (``on_error="raise"``).
+        TooManyErrors: more failed than ``on_error`` allows.
         BrokerLost: the hosted broker ended.
     """
 
@@ -95,17 +97,17 @@ class RemoteDataZMQ(DataFlow):
         pipeline: str = "default",
         group: str = "default",
         lag: Literal["wait", "skip"] = "wait",
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         format: Literal["msgpack", "zmq_ops"] | None = None,  # the name that send_dataflow_zmq has
         queue_bytes: int = 1 << 30,
         max_frame: int = 256 << 20,
         metrics_port: int | None = None,
     ) -> None:
         self._addresses = [addr1] if addr2 is None else [addr1, addr2]
-        _check(self._addresses, bind, lag, on_error, timeout, min_producers)
+        _check(self._addresses, bind, lag, timeout, min_producers)
         Window(hwm)
         self._hwm, self._bind, self._timeout = hwm, bind, timeout
-        self._min_producers, self._on_error, self._format = min_producers, on_error, format
+        self._min_producers, self._tally, self._format = min_producers, Tally(on_error, type(self).__name__), format
         self._broker_settings = {"queue_bytes": queue_bytes, "max_frame": max_frame}
         self._metrics_port = metrics_port
         self._inbox = Inbox(_identity(pipeline, group, lag, hwm, min_producers))
@@ -246,6 +248,7 @@ class RemoteDataZMQ(DataFlow):
         if message.again:
             self.in_doubt += len(rows) - message.skip
         self._rows = iter(rows[message.skip :])
+        self._tally.good(len(rows) - message.skip)
 
     def _finish_open(self) -> None:
         arrival, self._open = self._open, None
@@ -270,9 +273,7 @@ class RemoteDataZMQ(DataFlow):
 
     def _fail(self, error: DfserveError) -> None:
         self.errors += 1
-        if self._on_error == "raise":
-            raise error
-        log.warning("skipped: %s", error)
+        self._tally.bad(error, error.remote_traceback if isinstance(error, PipelineError) else "")
 
     # ------------------------------------------------------------------ waiting
 
@@ -384,15 +385,13 @@ def _close(pid: int, connection: Connection, broker: EmbeddedBroker | None) -> N
         broker.close()
 
 
-def _check(addresses: list[str], bind: bool, lag: str, on_error: str, timeout: float, min_producers: int) -> None:
+def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_producers: int) -> None:
     for address in addresses:
         endpoints.parse(address)
     if not bind and len(addresses) > 1:
         raise ConfigError(f"bind=False connects to one broker; give one address, not {' and '.join(addresses)}")
     if lag not in ("wait", "skip"):
         raise ConfigError(f"lag is {lag!r}; it is 'wait' or 'skip'")
-    if on_error not in ("raise", "skip"):
-        raise ConfigError(f"on_error is {on_error!r}; it is 'raise' or 'skip'")
     if timeout <= 0:
         raise ConfigError(f"timeout is {timeout}; it counts seconds and must be above 0")
     if min_producers < 1:

@@ -10,6 +10,8 @@ import contextlib
 import os
 from typing import Any
 
+from dfserve.errors import PipelineError
+
 _ATTRIBUTE = "dfserve_key"
 # Characters. A path is shorter (PATH_MAX is 4,096 bytes); a component of text need not travel whole in a report.
 _LONGEST_KEY = 1024
@@ -36,8 +38,8 @@ def key_of(error: BaseException, default: str = "") -> str:
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
-        key = getattr(link, _ATTRIBUTE, None)
-        if isinstance(key, str):
+        key = getattr(link, _ATTRIBUTE, None) or (link.key if isinstance(link, PipelineError) else None)
+        if isinstance(key, str) and key:
             return key
         seen.add(id(link))
         link = link.__cause__

@@ -11,14 +11,24 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import dfserve
-from dfserve import AddressInUse, ConfigError, EndpointError, PipelineError, RemoteDataZMQ, Starved, WorkerLost
-from dfserve.dataflow import BatchData, DataFlow, DataFromList
+from dfserve import (
+    AddressInUse,
+    ConfigError,
+    EndpointError,
+    PipelineError,
+    RemoteDataZMQ,
+    Starved,
+    TooManyErrors,
+    WorkerLost,
+)
+from dfserve.dataflow import BatchData, DataFlow, DataFromList, SkipErrors
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender, fail_message
 from dfserve.testing import LocalBroker
@@ -52,7 +62,7 @@ def numbers(count: int) -> list[list[int]]:
         ({"timeout": 0}, "timeout is 0"),
         ({"min_producers": 0}, "min_producers is 0"),
         ({"lag": "later"}, "lag is 'later'; it is 'wait' or 'skip'"),
-        ({"on_error": "ignore"}, "on_error is 'ignore'; it is 'raise' or 'skip'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; it is 'raise', 'skip', or SkipErrors"),
         ({"addr2": "ipc://@two"}, "bind=False connects to one broker; give one address"),
     ],
 )
@@ -362,6 +372,19 @@ def test_errors_can_be_skipped_and_are_logged_and_counted(
     skipped = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert len(skipped) == 2
     assert "bad jpeg" in skipped[0]
+
+
+def test_skipped_errors_have_limits_and_a_quarantine_file(broker: LocalBroker, tmp_path: Path) -> None:
+    fail_in_the_middle(broker)
+    record = tmp_path / "bad.jsonl"
+    with broker.consumer(on_error=SkipErrors(total=1, quarantine=record)) as remote:
+        assert next(remote) == [1]
+        with pytest.raises(TooManyErrors, match="more than total=1") as caught:
+            next(remote)
+    assert isinstance(caught.value.__cause__, WorkerLost)
+    first, second = map(json.loads, record.read_text().splitlines())
+    assert (first["operator"], first["key"], first["traceback"]) == ("RemoteDataZMQ", "a.jpg", "Traceback ...")
+    assert "did not end it" in second["error"]
 
 
 def test_each_group_hears_of_an_error(broker: LocalBroker) -> None:
