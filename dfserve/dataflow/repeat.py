@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow
+from dfserve.dataflow.old_names import old_keywords
 from dfserve.errors import ConfigError, DatapointError, UnknownLengthError
 
 
 class RepeatedData(ProxyDataFlow):
     """Several passes over a DataFlow as one, or passes without end."""
 
+    @old_keywords(nr="num")
     def __init__(self, ds: Any, num: int) -> None:
         """Repeat ``ds`` ``num`` times; for ever if ``num`` is negative (tensorpack knows -1 only)."""
         super().__init__(ds)
@@ -47,6 +49,7 @@ class RepeatedData(ProxyDataFlow):
 class RepeatedDataPoint(ProxyDataFlow):
     """Each datapoint several times in a row: the same object, so change copies only."""
 
+    @old_keywords(nr="num")
     def __init__(self, ds: Any, num: int) -> None:
         """Yield each datapoint of ``ds`` ``num`` times.
 

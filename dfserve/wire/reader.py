@@ -173,7 +173,10 @@ class Reader:
         dtype = _numpy_dtype(found)
         _, elements = read_shape(found[b"shape"], dtype.itemsize, self.limits.max_frame)
         _require_size(found[b"data"], elements * dtype.itemsize)
-        return msgpack_numpy.decode(found) if self.build else _Unbuilt()
+        if not self.build:
+            return _Unbuilt()
+        array = msgpack_numpy.decode(found)
+        return array.copy() if self.writable else array
 
 
 def hashables(keys: list[Any]) -> list[Any]:

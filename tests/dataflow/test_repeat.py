@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,10 @@ def test_datapoints_are_repeated_as_tensorpacks(tensorpack: ModuleType, num: int
 def test_a_datapoint_comes_at_least_once() -> None:
     with pytest.raises(ConfigError, match="num is 0"):
         RepeatedDataPoint([[1]], 0)
+
+
+@pytest.mark.parametrize("repeated", [RepeatedData, RepeatedDataPoint])
+def test_the_old_keyword_works_and_warns(repeated: Any) -> None:
+    with pytest.warns(DeprecationWarning, match="nr is the old name of num"):
+        ds = repeated([[1], [2]], nr=2)
+    assert len(ds) == 4

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import selectors
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import reduction, util
 from typing import Any
 
 from dfserve.dataflow.parallel.link import Link
 from dfserve.dataflow.parallel.messages import Sent
 from dfserve.dataflow.rng import worker_places
-from dfserve.errors import ConfigError
+from dfserve.errors import ConfigError, DfserveError
 
 log = logging.getLogger("dfserve.dataflow")
 
 PATIENCE = 60.0  # seconds of silence after which the log says who is waited for
 KILL_AFTER = 3.0  # seconds that workers have to end by themselves: their own grace is 1
 _EXIT_PRIORITY = 10  # multiprocessing joins children at exit; what has a priority is called before
+
+
+# The far ends of what leads to one worker; leaving the context closes this process's copies.
+Way = AbstractContextManager[tuple[Any, ...]]
 
 
 class Crew:
@@ -32,10 +38,24 @@ class Crew:
         pid: of the process that started them.
     """
 
-    def __init__(self, operator: str, main: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> None:
-        """Start a worker for each tuple of arguments: ``main(pipe, words, file, place, *arguments)``.
+    def __init__(
+        self,
+        operator: str,
+        count: int,
+        run: Callable[..., None],
+        args: tuple[Any, ...],
+        window: int | None = None,
+        ways: Callable[[], Way] | None = None,
+    ) -> None:
+        """Start workers as ``multiprocessing`` is set to: by fork, forkserver or spawn.
 
-        They are started as ``multiprocessing`` is set to: by fork, forkserver or spawn.
+        Args:
+            operator: the name for messages.
+            count: workers.
+            run: what each does: ``run(outlet, leash, *args, *ends)``; see ``worker.work``.
+            args: the user's part of it.
+            window: datapoints that a worker may be ahead.
+            ways: makes what one worker gets besides, just before it starts.
 
         Raises:
             ConfigError: the arguments cannot be pickled, and must be.
@@ -47,12 +67,15 @@ class Crew:
         self._ready: list[Link] = []
         context: Any = multiprocessing.get_context()
         if context.get_start_method() != "fork":
-            _require_pickling(operator, context.get_start_method(), each[0])
+            _require_pickling(operator, context.get_start_method(), args)
         self._closing = util.Finalize(self, _end, (self.links, self._selector), exitpriority=_EXIT_PRIORITY)
         try:
-            for number, (place, arguments) in enumerate(zip(worker_places(len(each)), each, strict=True)):
-                name = f"{operator} worker {number} of {len(each)}"
-                self.links.append(Link(context, name, main, (place, *arguments)))
+            for number, place in enumerate(worker_places(count)):
+                name = f"{operator} worker {number} of {count}"
+                with contextlib.ExitStack() as stack:
+                    # Closed here before the next worker is forked, which would hide by its copy that this one died.
+                    ends = stack.enter_context(ways()) if ways else ()
+                    self.links.append(Link(context, name, (place, window, run, *args, *ends)))
                 self._selector.register(self.links[-1].pipe, selectors.EVENT_READ, self.links[-1])
         except BaseException:
             self.close()
@@ -91,6 +114,17 @@ class Crew:
                 link.say_consumed()
             self._ready = [key.data for key, _ in self._selector.select(timeout)]
         return bool(self._ready)
+
+    @contextmanager
+    def whole_steps(self) -> Iterator[None]:
+        """End the workers if what is done here breaks off in the middle, by Ctrl-C or an alarm: the books are wrong."""
+        try:
+            yield
+        except DfserveError:
+            raise
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the workers, and wait until they have ended."""

@@ -6,13 +6,14 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.memory import Reader, SharedFile
 from dfserve.dataflow.parallel.messages import CONSUMED, FREED, PICKLED, WANTED, Sent, unpacked, word
+from dfserve.dataflow.parallel.worker import work
 from dfserve.errors import PipelineError, WorkerLost
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.limits import Limits
@@ -58,16 +59,16 @@ class Link:
         name: for messages: operator and number.
     """
 
-    def __init__(self, context: Any, name: str, main: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """Start a process that calls ``main(pipe, words, file, *args)``, which gets its ends of the pipes."""
+    def __init__(self, context: Any, name: str, args: tuple[Any, ...]) -> None:
+        """Start a process that calls ``work(pipe, words, file, *args)``, which gets its ends of the pipes."""
         self.name = name
         self._file = SharedFile()
         self.pipe, far_pipe = context.Pipe(duplex=False)
         far_words, near_words = context.Pipe(duplex=False)
         self.words = Words(near_words)
-        self._reader = Reader(self._file, self._free)
+        self._reader = Reader(self._file, partial(self.words.say, FREED))  # no reference back: nothing must hold a link
         keep_from_children(self.pipe, near_words)
-        self.process = context.Process(target=main, args=(far_pipe, far_words, self._file, *args), name=name)
+        self.process = context.Process(target=work, args=(far_pipe, far_words, self._file, *args), name=name)
         try:
             self.process.start()
         finally:
@@ -88,6 +89,12 @@ class Link:
         if sent.kind == PICKLED:
             return [pickle.loads(sent.body)]  # noqa: S301  # our own child's, over a pipe that only it can write to
         return decode_block(self._reader.frames(sent), ANY, writable=True)
+
+    def discard(self, sent: Sent, batch: int) -> None:
+        """Give back unread what a message brought."""
+        if sent.extent >= 0:
+            self.words.say(FREED, sent.extent)
+        self.consumed(sent.count, batch)
 
     def consumed(self, count: int, batch: int = 1) -> None:
         """Tell the worker that so many more datapoints were handed out; at once if ``batch`` have gathered."""
@@ -124,9 +131,6 @@ class Link:
         self.words.close()
         self.pipe.close()
         self._file.close()
-
-    def _free(self, extent: int) -> None:
-        self.words.say(FREED, extent)
 
 
 def _ended(status: int | None) -> str:

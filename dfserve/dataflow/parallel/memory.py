@@ -14,6 +14,7 @@ import numpy as np
 
 from dfserve.dataflow.parallel.extents import Extents
 from dfserve.dataflow.parallel.messages import Sent
+from dfserve.dataflow.parallel.remapping import remap_privately
 from dfserve.wire.columns import aligned
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -88,13 +89,20 @@ class Writer:
 
 
 class Reader:
-    """The side of a shared file that uses what was written, and says when an extent is not in use any more."""
+    """The side of a shared file that uses what was written, and says when an extent is not in use any more.
+
+    When the process forks, its child has the same memory. So what is lent at that moment is never given back, or the
+    child's arrays would change under it; and the child maps the memory anew, so that what it writes is its own.
+    """
 
     def __init__(self, file: SharedFile, give_back: Callable[[int], object]) -> None:
         """Read ``file``; ``give_back(extent)`` is called in any thread at any time, also in a forked child."""
         self._file = file
         self._give_back = give_back
         self._memory: Bytes = np.empty(0, np.uint8)
+        self._maps: list[weakref.ref[Bytes]] = []
+        self._lent: set[int] = set()
+        _READERS.add(self)
 
     def frames(self, sent: Sent) -> list[bytearray | memoryview]:
         """Return the frames of a BLOCK, all writable. Its extent goes back when nothing refers to any of them."""
@@ -106,12 +114,47 @@ class Reader:
     def _views(self, extent: int, size: int, lengths: Sequence[int]) -> list[memoryview]:
         if size > len(self._memory):
             self._memory = self._file.map(size)
+            self._maps = [found for found in self._maps if found() is not None] + [weakref.ref(self._memory)]
         lease = self._memory[extent:]
+        self._lent.add(extent)
         # Only memoryviews of an array keep it alive, views of it refer to what it is a view of.
-        weakref.finalize(lease, self._give_back, extent).atexit = False
+        weakref.finalize(lease, _end_lease, extent, self._lent, self._give_back).atexit = False
         views = []
         start = 0
         for length in lengths:
             views.append(lease.data[start : start + length])
             start += aligned(length)
         return views
+
+    def pin(self) -> None:
+        """Never give back what is lent now."""
+        self._lent.clear()
+
+    def part(self) -> None:
+        """Map everything that is in use anew, in a forked child, as memory of its own: what is written is copied."""
+        for found in self._maps:
+            memory = found()
+            if memory is not None and self._file.fd >= 0:
+                remap_privately(memory.ctypes.data, len(memory), self._file.fd)
+
+
+def _end_lease(extent: int, lent: set[int], give_back: Callable[[int], object]) -> None:
+    if extent in lent:
+        lent.discard(extent)
+        give_back(extent)
+
+
+_READERS: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+def _pin_all() -> None:
+    for reader in list(_READERS):
+        reader.pin()
+
+
+def _part_all() -> None:
+    for reader in list(_READERS):
+        reader.part()
+
+
+os.register_at_fork(before=_pin_all, after_in_child=_part_all)

@@ -32,11 +32,14 @@ from dfserve.dataflow.parallel.messages import (
 from dfserve.dataflow.parallel.outlet import Outlet
 from dfserve.dataflow.parallel.pool import Pool
 from dfserve.dataflow.parallel.window import Outcome
-from dfserve.dataflow.parallel.worker import work
 from dfserve.wire.blocks import decode_block
 
 CHUNKS_EACH = 4  # per worker in a full buffer: enough that none is idle while the others finish theirs
 MOST_TOGETHER = 64  # tasks: beyond that a message costs little beside its tasks
+
+
+# Tickets and their datapoints, or why these cannot be had.
+Arrived = queue.SimpleQueue[tuple[list[int], list[Any] | Exception]]
 
 
 class Tasks:
@@ -47,20 +50,30 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self.file = SharedFile()
-        self.far, self._pipe = multiprocessing.Pipe(duplex=False)
+        self._file = SharedFile()
+        self._far, self._pipe = multiprocessing.Pipe(duplex=False)
         keep_from_children(self._pipe)
-        self._shared = Writer(self.file)
+        self._shared = Writer(self._file)
         self._gathering = Gathering(self._place)
         self.open = 0
 
-    def send(self, tickets: list[int], datapoints: list[Any]) -> None:
-        """Send datapoints to be mapped. A worker that is gone is noticed elsewhere."""
-        self.open += len(tickets)
-        with contextlib.suppress(OSError):
-            for ticket, datapoint in zip(tickets, datapoints, strict=True):
+    def __enter__(self) -> tuple[Connection, SharedFile]:
+        return self._far, self._file
+
+    def __exit__(self, *_exc: object) -> None:
+        self._far.close()
+
+    def send(self, tickets: list[int], datapoints: list[Any]) -> list[Outcome]:
+        """Send datapoints to be mapped; return an outcome for each that cannot be pickled."""
+        refused = []
+        for ticket, datapoint in zip(tickets, datapoints, strict=True):
+            try:
                 self._gathering.add(datapoint, ticket)
-            self._gathering.flush()
+                self.open += 1
+            except Exception as error:  # noqa: BLE001, PERF203  # whatever the user's classes raise when pickled
+                refused.append(Outcome(ticket, error=error))
+        self._gathering.flush()
+        return refused
 
     def give_back(self, extents: Iterable[int]) -> None:
         """Use extents again."""
@@ -70,7 +83,9 @@ class Tasks:
     def close(self) -> None:
         """Give up this end."""
         self._pipe.close()
-        self.file.close()
+        self._file.close()
+        # They refer to each other; no garbage collector is to be needed for the memory to go.
+        del self._gathering, self._shared
 
     def _place(self, sent: Sent, buffers: Sequence[bytes | memoryview]) -> None:
         nbytes = extent_bytes(buffers)
@@ -79,7 +94,9 @@ class Tasks:
             sent.frames = [*sent.frames, *map(bytes, buffers)]
         else:
             self._shared.put(sent, extent, buffers)
-        self._pipe.send_bytes(packed(sent))
+        data = packed(sent)
+        with contextlib.suppress(OSError):  # a worker that is gone is noticed where its outcomes are awaited
+            self._pipe.send_bytes(data)
 
 
 class ProcessPool(Pool):
@@ -87,17 +104,21 @@ class ProcessPool(Pool):
 
     def __init__(self, operator: str, num_proc: int, func: Callable[[Any], Any], buffer_size: int) -> None:
         """Start the processes."""
-        self._tasks = [Tasks() for _ in range(num_proc)]
+        self._tasks: list[Tasks] = []
         try:
-            each = [(None, run_tasks, tasks.far, tasks.file, func) for tasks in self._tasks]
-            self._crew = Crew(operator, work, each)
-        finally:
-            for tasks in self._tasks:
-                tasks.far.close()
+            self._crew = Crew(operator, num_proc, run_tasks, (func,), ways=self._new_way)
+        except BaseException:
+            self._close_ways()
+            raise
         self._of = dict(zip(map(id, self._crew.links), self._tasks, strict=True))
         self._chunk = max(1, min(MOST_TOGETHER, buffer_size // (CHUNKS_EACH * num_proc)))
         self._tickets: list[int] = []
         self._datapoints: list[Any] = []
+        self._refused: list[Outcome] = []
+
+    def _new_way(self) -> Tasks:
+        self._tasks.append(Tasks())
+        return self._tasks[-1]
 
     def submit(self, ticket: int, datapoint: Any) -> None:
         self._tickets.append(ticket)
@@ -110,9 +131,12 @@ class ProcessPool(Pool):
             least = min(self._tasks, key=lambda tasks: tasks.open)
             tickets, self._tickets = self._tickets, []
             datapoints, self._datapoints = self._datapoints, []
-            least.send(tickets, datapoints)
+            self._refused += least.send(tickets, datapoints)
 
     def collect(self, wait: bool) -> list[Outcome]:
+        if self._refused:
+            refused, self._refused = self._refused, []
+            return refused
         if not wait and not self._crew.poll():
             return []
         while True:
@@ -131,7 +155,11 @@ class ProcessPool(Pool):
 
     def close(self) -> None:
         self._crew.close()
-        for tasks in self._tasks:
+        self._close_ways()
+
+    def _close_ways(self) -> None:
+        ways, self._tasks = self._tasks, []
+        for tasks in ways:
             tasks.close()
 
     def _outcomes(self, link: Link, sent: Sent) -> list[Outcome]:
@@ -141,23 +169,30 @@ class ProcessPool(Pool):
         if sent.kind not in (BLOCK, PICKLED):
             return [Outcome(ticket) for ticket in sent.tags]
         link.consumed(sent.count)
-        return [Outcome(*pair) for pair in zip(sent.tags, link.datapoints(sent), strict=True)]
+        try:
+            return [Outcome(*pair) for pair in zip(sent.tags, link.datapoints(sent), strict=True)]
+        except Exception as error:  # noqa: BLE001  # whatever the user's classes raise when unpickled
+            return [Outcome(ticket, error=error) for ticket in sent.tags]
 
 
-def run_tasks(outlet: Outlet, leash: Leash, pipe: Connection, file: SharedFile, func: Callable[[Any], Any]) -> None:
+def run_tasks(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], pipe: Connection, file: SharedFile) -> None:
     """Be a worker: map what comes until the parent closes."""
     keep_from_children(pipe)
-    arrived: queue.SimpleQueue[tuple[list[int], list[Any]]] = queue.SimpleQueue()
+    arrived: Arrived = queue.SimpleQueue()
     # A thread takes tasks in as they come, so that the parent, which sends and receives in one thread, never waits.
     threading.Thread(target=_listen, args=(pipe, Reader(file, outlet.freed.append), arrived), daemon=True).start()
     while True:
         tickets, datapoints = arrived.get()
+        if isinstance(datapoints, Exception):
+            if not tickets:  # what listens has failed, and nothing more will come
+                raise datapoints
+            for ticket in tickets:
+                outlet.failed(datapoints, tag=ticket)
+            continue
         todo = deque(zip(tickets, datapoints, strict=True))
-        del datapoints
+        del datapoints  # its memory goes back when the last is mapped, not when the next have come
         while todo:
-            ticket, datapoint = todo.popleft()
-            _map_one(outlet, leash, func, ticket, datapoint)
-            del datapoint
+            _map_one(outlet, leash, func, *todo.popleft())
 
 
 def _map_one(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], ticket: int, datapoint: Any) -> None:
@@ -177,11 +212,21 @@ def _map_one(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], ticket: i
         outlet.put(mapped, tag=ticket)
 
 
-def _listen(pipe: Connection, reader: Reader, arrived: queue.SimpleQueue[tuple[list[int], list[Any]]]) -> None:
-    with contextlib.suppress(EOFError, OSError):
+def _listen(pipe: Connection, reader: Reader, arrived: Arrived) -> None:
+    try:
         while True:
             sent = unpacked(pipe.recv_bytes())
-            if sent.kind == PICKLED:
-                arrived.put((list(sent.tags), [pickle.loads(sent.body)]))  # noqa: S301  # our own parent's
-            else:
-                arrived.put((list(sent.tags), decode_block(reader.frames(sent), ANY, writable=True)))
+            arrived.put((list(sent.tags), _datapoints(sent, reader)))
+    except (EOFError, OSError):
+        return  # the parent is gone: the leash ends this process
+    except Exception as error:  # noqa: BLE001  # a thread that dies silently would leave the parent waiting
+        arrived.put(([], error))
+
+
+def _datapoints(sent: Sent, reader: Reader) -> list[Any] | Exception:
+    try:
+        if sent.kind == PICKLED:
+            return [pickle.loads(sent.body)]  # noqa: S301  # our own parent's
+        return decode_block(reader.frames(sent), ANY, writable=True)
+    except Exception as error:  # noqa: BLE001  # whatever the user's classes raise when unpickled
+        return error

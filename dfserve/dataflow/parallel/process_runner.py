@@ -15,7 +15,6 @@ from dfserve.dataflow.parallel.link import Link
 from dfserve.dataflow.parallel.messages import END, FAILED
 from dfserve.dataflow.parallel.outlet import Outlet
 from dfserve.dataflow.parallel.ownership import check_newest, check_reset
-from dfserve.dataflow.parallel.worker import work
 from dfserve.dataflow.repeat import RepeatedData
 
 
@@ -45,8 +44,8 @@ class _ProcessRunner(ProxyDataFlow):
         if self._crew is not None:
             self._crew.close()
         self._pass, self._rows, self._open = 0, iter(()), None
-        args = (self._window, run_passes if self.num_proc == 1 else run_forever, self.ds)
-        self._crew = Crew(type(self).__name__, work, [args] * self.num_proc)
+        run = run_passes if self.num_proc == 1 else run_forever
+        self._crew = Crew(type(self).__name__, self.num_proc, run, (self.ds,), self._window)
 
     def __iter__(self) -> Iterator[Datapoint]:
         """Start a pass; an older iterator of this object that goes on raises DfserveError.
@@ -78,21 +77,23 @@ class _ProcessRunner(ProxyDataFlow):
     def _whole(self, crew: Crew, mine: int) -> Iterator[Datapoint]:
         self._still(mine)
         while True:
-            link, sent = crew.receive()
-            if sent.label < mine:  # of a pass that was given up
-                link.consumed(sent.count, self._window // 4)
-                if sent.kind == FAILED and not sent.label:
+            with crew.whole_steps():
+                link, sent = crew.receive()
+                if sent.kind == FAILED and sent.label in (0, mine):
                     raise link.error(sent)
-                continue
-            if sent.kind == END:
-                return
-            if sent.kind == FAILED:
-                raise link.error(sent)
-            self._open = (link, sent.count)
-            for datapoint in link.datapoints(sent):
+                if sent.label < mine:  # of a pass that was given up
+                    link.discard(sent, self._window // 4)
+                    continue
+                if sent.kind == END:
+                    return
+                self._open = (link, sent.count)
+                datapoints = link.datapoints(sent)
+            for datapoint in datapoints:
                 yield datapoint
                 self._still(mine)
-            self._settle()
+            with crew.whole_steps():
+                del datapoints
+                self._settle()
 
     def _settle(self) -> None:
         """Count what is handed out, or given up, of the only worker's block."""
@@ -110,10 +111,11 @@ class _ProcessRunner(ProxyDataFlow):
                     left -= 1
                     if not left:
                         return
-            link, sent = crew.receive()
-            if sent.kind == FAILED:
-                raise link.error(sent)
-            self._rows = _handed_out(link, link.datapoints(sent), self._window // 4)
+            with crew.whole_steps():
+                link, sent = crew.receive()
+                if sent.kind == FAILED:
+                    raise link.error(sent)
+                self._rows = _handed_out(link, link.datapoints(sent), self._window // 4)
 
     def _still(self, mine: int) -> None:
         check_newest(self, self._pass == mine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +19,8 @@ from dfserve.dataflow.serialize.lmdb_file import OpenFile, import_lmdb, opened
 from dfserve.dataflow.serialize.lmdb_header import data_file
 from dfserve.dataflow.serialize.lmdb_label import DIGITS, LABEL, TENSORPACK_DIGITS, TENSORPACK_KEYS
 from dfserve.errors import StoreError
+
+log = logging.getLogger("dfserve.dataflow")
 
 # The entries that are none of the data, and the keys that those with such an entry have.
 _FORMATS = {LABEL: f"{{:0{DIGITS}d}}", TENSORPACK_KEYS: f"{{:0{TENSORPACK_DIGITS}d}}"}
@@ -67,10 +70,13 @@ class LMDBData(RNGDataFlow):
             return _Numbered(keys, self._entries)
         if keys is not None:
             return [key.encode() if isinstance(key, str) else key for key in keys]
-        if self._hidden:
-            return _Numbered(_FORMATS[self._hidden[0]], self._entries)
+        if self._hidden and self._entries:
+            numbered = _Numbered(_FORMATS[self._hidden[0]], self._entries)
+            if txn.get(numbered[0]) is not None and txn.get(numbered[-1]) is not None:
+                return numbered
+        log.info("searching %s for its %d keys; giving keys=... saves that", self._path, self._entries)
         with txn.cursor() as cursor:
-            return list(cursor.iternext(values=False))
+            return [key for key in cursor.iternext(values=False) if key not in self._hidden]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
@@ -185,8 +191,8 @@ class _Numbered(Sequence[bytes]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._form.format(place).encode()
+    def __getitem__(self, index: Any) -> Any:
+        return self._form.format(place_of(index, self._count)).encode()
 
 
 def _move_past(cursor: Any, key: bytes) -> bool:

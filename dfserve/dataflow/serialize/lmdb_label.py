@@ -107,7 +107,7 @@ def _own(raw: memoryview, entries: int, path: Path) -> Label:
         fields = json.loads(bytes(raw[16:]))
         found = (fields["format"], fields["version"], fields["codec"])
         count, schema = fields["count"], fields["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is damaged: its label cannot be read: {error}") from None
     if found != (FORMAT, VERSION, CODEC):
         raise StoreError(

@@ -94,3 +94,46 @@ def numbers(size: int = 100) -> DataFromList:
 
 def failing_source() -> MapData:
     return MapData(numbers(), failing_at_40)
+
+
+class OneWay(Exception):
+    """An exception of the usual kind that pickles and does not come back."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(first)
+        self.second = second
+
+
+def one_way(datapoint: list[Any]) -> list[Any]:
+    return [OneWay(datapoint[0], 1)]
+
+
+class Gone:
+    """An object that cannot be pickled, for a reason that looks like a broken pipe."""
+
+    def __reduce__(self) -> Any:
+        raise BrokenPipeError("gone")
+
+
+def gone_at_40(datapoint: list[Any]) -> list[Any]:
+    return [40, Gone()] if datapoint[0] == 40 else datapoint
+
+
+class Bulk:
+    """An object that fills any pipe."""
+
+    def __init__(self) -> None:
+        self.data = b"x" * 3_000_000
+
+
+def bulky(datapoint: list[Any]) -> list[Any]:
+    return [datapoint[0], Bulk()]
+
+
+def slow_and_small(datapoint: list[Any]) -> list[Any]:
+    time.sleep(0.05)
+    return datapoint[:1]
+
+
+def nested(datapoint: list[Any]) -> list[Any]:
+    return [datapoint[0], [np.full(3, datapoint[0]), np.full(3000, datapoint[0])]]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -188,3 +191,43 @@ def test_arguments_that_cannot_work_are_refused() -> None:
         MultiProcessMapAndBatchData(p.Counted(3), 1, p.plain, 8, 8)
     with pytest.deprecated_call(match="nr_proc"):
         assert MultiProcessMapData(p.Counted(3), nr_proc=2, map_func=p.plain).num_proc == 2
+
+
+def test_what_cannot_be_unpickled_over_there_or_here_is_an_error(start_method: str) -> None:
+    source = MapData(p.Counted(20), p.one_way)
+    with pytest.raises(PipelineError, match="missing 1 required positional argument"):
+        list(reset(MultiProcessMapData(source, 2, p.plain, strict=True)))
+    ds = reset(MultiProcessMapData(p.Counted(20), 2, p.one_way, strict=True))
+    for _ in range(2):
+        with pytest.raises(TypeError, match="missing 1 required positional argument"):
+            list(ds)
+
+
+def test_what_cannot_be_sent_is_skipped_like_any_failure_whatever_it_raises() -> None:
+    source = MapData(p.Counted(100), p.gone_at_40)
+    ds = reset(MultiProcessMapData(source, 2, p.plain, ordered=True, on_error="skip"))
+    assert first(ds) == [number for number in range(100) if number != 40]
+
+
+def test_a_worker_that_dies_while_the_parent_sends_to_it_is_noticed() -> None:
+    ds = reset(MultiProcessMapData(MapData(p.Counted(1000), p.bulky), 2, p.slow_and_small, strict=True))
+    victim = ds._flow.pool._crew.links[0].process.pid
+    os.kill(victim, signal.SIGSTOP)  # so that its pipe is full for certain
+    threading.Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        list(ds)
+
+
+def test_nested_arrays_may_be_written_to() -> None:
+    ds = reset(MultiProcessMapData(MapData(p.Counted(10), p.nested), 2, _plus_one_inside, ordered=True))
+    for number, (small, large) in ds:
+        assert small.tolist() == [number + 1] * 3
+        assert (large == number + 1).all()
+        small += 1
+        large += 1
+
+
+def _plus_one_inside(datapoint: list[Any]) -> list[Any]:
+    for array in datapoint[1]:
+        array += 1
+    return datapoint

@@ -6,9 +6,11 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,3 +268,75 @@ def test_tensorpacks_old_keywords_work_with_a_warning() -> None:
 def test_no_workers_or_no_buffer_is_refused(arguments: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         MultiProcessRunnerZMQ(p.Counted(3), *arguments)
+
+
+def test_passes_that_are_given_up_cost_no_shared_memory() -> None:
+    runner = run(p.Counted(100_000, (200, 200)))
+    (worker,) = runner._crew.links  # type: ignore[union-attr]
+    for _ in range(60):
+        for number, _array in runner:
+            if number == 60:
+                break
+    assert os.fstat(worker._file.fd).st_size <= 48 << 20  # of the 256 MiB that 60 windows of 50 would have taken
+
+
+def test_a_forked_child_and_its_parent_do_not_see_each_others_changes() -> None:
+    runner = iter(run(p.Counted(100_000, (200, 200))))
+    held = [next(runner) for _ in range(20)]
+    go, say = os.pipe()
+    if not (pid := os.fork()):
+        os.read(go, 1)  # until the parent has dropped what it held, and received much more
+        unchanged = all((array == number).all() for number, array in held)
+        for _, array in held:
+            array[...] = -1
+        os._exit(0 if unchanged else 1)
+    kept = held[:3]
+    held.clear()
+    for _ in range(300):
+        next(runner)
+    os.write(say, b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert all((array == number).all() for number, array in kept)
+
+
+class Interrupted(BaseException):
+    """What Ctrl-C or an alarm raises, between any two lines."""
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python swallows one in a finaliser
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_an_interrupt_anywhere_leaves_a_runner_that_works(num_proc: int) -> None:
+    runner = run(p.Counted(200, (100,), claimed=200), num_proc)
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    try:
+        for round_ in range(60):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + round_ * 0.0002)
+            try:
+                for number, array in runner:
+                    assert (array == number).all()
+            except Interrupted:
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    numbers = [dp[0] for dp in runner]
+    assert len(numbers) == 200
+    assert num_proc > 1 or numbers == list(range(200))
+
+
+def test_starting_over_leaks_no_file_descriptors() -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    runner = run(p.Counted(50, (100, 100)), 2)
+    list(islice(runner, 60))
+    before = opened()
+    for _ in range(5):
+        runner.reset_state()
+        list(islice(runner, 60))
+    assert opened() <= before

@@ -126,6 +126,18 @@ def test_the_entry_that_lists_the_others_is_left_out(tmp_path: Path, saved: Path
     assert len(ours) == len(list(LMDBData(saved, shuffle=False))) == 100
 
 
+def test_keys_of_another_form_are_found_beside_a_list_that_is_not_opened(tmp_path: Path) -> None:
+    entries = [[b"cat.jpg", b"1"], [b"dog.jpg", b"2"], [b"zebra.jpg", b"3"]]
+    ds = LMDBData(write(tmp_path / "x", [*entries, [b"__keys__", b"\x80\x04whatever"]]))
+    assert sorted(shuffled(ds)) == entries
+    assert (len(ds), ds[1]) == (3, entries[1])
+
+
+def test_an_empty_file_has_no_pairs(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", [])
+    assert shuffled(LMDBData(path)) == list(LMDBData(path, shuffle=False)) == []
+
+
 def test_a_cut_file_is_refused(folder: Path) -> None:
     os.truncate(folder / "data.mdb", 20_000)
     with pytest.raises(StoreError, match="was cut short"):
