@@ -33,6 +33,7 @@ class Leash:
         self._changed = threading.Condition()
         self._freed: list[int] = []
         self._cut = False
+        self._calls: list[Callable[[], object]] = []
         self.consumed = 0
         self.wanted = 0
         threading.Thread(target=self._listen, name="dfserve-leash", daemon=True).start()
@@ -49,6 +50,14 @@ class Leash:
             self._changed.wait_for(lambda: self._cut or ready())
             if self._cut:
                 raise Stopped
+
+    def when_cut(self, call: Callable[[], object]) -> None:
+        """Have ``call()`` called, in some thread, when the parent is gone: to wake who waits for something else."""
+        with self._changed:
+            if not self._cut:
+                self._calls.append(call)
+                return
+        call()
 
     def freed(self) -> list[int]:
         """Return the extents that the parent gave back since the last call."""
@@ -75,5 +84,7 @@ class Leash:
         with self._changed:
             self._cut = True
             self._changed.notify_all()
+        for call in self._calls:
+            call()
         time.sleep(GRACE)
         os._exit(ABANDONED)

@@ -38,8 +38,8 @@ CHUNKS_EACH = 4  # per worker in a full buffer: enough that none is idle while t
 MOST_TOGETHER = 64  # tasks: beyond that a message costs little beside its tasks
 
 
-# Tickets and their datapoints, or why these cannot be had.
-Arrived = queue.SimpleQueue[tuple[list[int], list[Any] | Exception]]
+# Tickets and their datapoints, or why these cannot be had; None: the parent is gone.
+Arrived = queue.SimpleQueue[tuple[list[int], list[Any] | Exception] | None]
 
 
 class Tasks:
@@ -181,8 +181,10 @@ def run_tasks(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], pipe: Co
     arrived: Arrived = queue.SimpleQueue()
     # A thread takes tasks in as they come, so that the parent, which sends and receives in one thread, never waits.
     threading.Thread(target=_listen, args=(pipe, Reader(file, outlet.freed.append), arrived), daemon=True).start()
-    while True:
-        tickets, datapoints = arrived.get()
+    leash.when_cut(lambda: arrived.put(None))
+    while (tasks := arrived.get()) is not None:
+        tickets, datapoints = tasks
+        del tasks
         if isinstance(datapoints, Exception):
             if not tickets:  # what listens has failed, and nothing more will come
                 raise datapoints
@@ -190,7 +192,7 @@ def run_tasks(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], pipe: Co
                 outlet.failed(datapoints, tag=ticket)
             continue
         todo = deque(zip(tickets, datapoints, strict=True))
-        del datapoints  # its memory goes back when the last is mapped, not when the next have come
+        del datapoints  # the memory goes back as they are mapped, not when the next have come
         while todo:
             _map_one(outlet, leash, func, *todo.popleft())
 
