@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic since click 8.4 only
 
 UNITS: dict[str, float] = {
     "": 1,
@@ -21,7 +26,7 @@ UNITS: dict[str, float] = {
 SECONDS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}
 
 
-class _Unit(click.ParamType[Any]):
+class _Unit(_Type):
     """A number with a unit behind it."""
 
     units: ClassVar[dict[str, float]]
@@ -59,7 +64,7 @@ class Duration(_Unit):
     example = "10s, 2m or 500ms"
 
 
-class Workers(click.ParamType[Any]):
+class Workers(_Type):
     """A number of worker processes, or `auto`: one for each core that this process may use."""
 
     name = "workers"

@@ -191,6 +191,10 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def _when_used(name: str) -> ModuleType:
     """Return a module that is executed when something of it is first asked for: ``import *`` must not need OpenCV."""
     if name in sys.modules:

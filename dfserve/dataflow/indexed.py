@@ -10,7 +10,7 @@ import numpy as np
 
 from dfserve.dataflow.base import RNGDataFlow
 from dfserve.dataflow.policy import OnError, Tally
-from dfserve.errors import DatapointError
+from dfserve.errors import ConfigError, DatapointError
 
 
 class Indexed(RNGDataFlow):
@@ -22,7 +22,13 @@ class Indexed(RNGDataFlow):
         Args:
             shuffle: a new order for every pass.
             on_error: what a pass does with an item that cannot be read (DatapointError).
+
+        Raises:
+            ConfigError: ``shuffle`` is text: a folder in the wrong place, mostly.
         """
+        given: Any = shuffle
+        if isinstance(given, str):
+            raise ConfigError(f"shuffle is {given!r}, a text; give the folder by its keyword, dir={given!r}")
         self.shuffle = shuffle
         self._tally = Tally(on_error, type(self).__name__)
 

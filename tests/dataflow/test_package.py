@@ -39,3 +39,8 @@ def test_what_it_does_not_have_is_an_attribute_error() -> None:
 
 def test_the_data_sets_come_with_it() -> None:
     assert dfserve.dataflow.dataset.ILSVRC12.__name__ == "ILSVRC12"
+
+
+def test_completion_finds_what_is_loaded_later() -> None:
+    for package in (dfserve.dataflow, dfserve.dataflow.dataset):
+        assert set(package.__all__) <= set(dir(package))

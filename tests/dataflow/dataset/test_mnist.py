@@ -165,3 +165,8 @@ def test_where_nothing_can_be_downloaded_the_error_says_what_to_do(
     with pytest.raises(DownloadError, match="put it at") as caught:
         Mnist("train", dir=tmp_path)
     assert str(tmp_path / "train-images-idx3-ubyte.gz") in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_shuffle_is_refused_before_anything_is_downloaded() -> None:
+    with pytest.raises(ConfigError, match=r"shuffle is '/data', a text.*dir='/data'"):
+        Mnist("train", "/data")  # type: ignore[arg-type]
