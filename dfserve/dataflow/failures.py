@@ -25,11 +25,11 @@ def attach_key(error: BaseException, datapoint: Any, position: int) -> None:
         datapoint: what was being worked on; its first string or path component, the file name, becomes the key.
         position: the item's place in the pass, from 0: the key of a datapoint without a string.
     """
-    if hasattr(error, _ATTRIBUTE):
-        return
-    name = name_of(datapoint)
-    # A class that takes no attributes: its report has no key, and the error itself matters more.
-    with contextlib.suppress(AttributeError):
+    # A class that takes no attributes, or makes a fuss: its report has no key, and the error itself matters more.
+    with contextlib.suppress(Exception):
+        if hasattr(error, _ATTRIBUTE):
+            return
+        name = name_of(datapoint)
         setattr(error, _ATTRIBUTE, str(position) if name is None else name)
 
 
@@ -38,12 +38,20 @@ def key_of(error: BaseException, default: str = "") -> str:
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
-        key = getattr(link, _ATTRIBUTE, None) or (link.key if isinstance(link, PipelineError) else None)
+        key = vars(link).get(_ATTRIBUTE) or (link.key if isinstance(link, PipelineError) else None)
         if isinstance(key, str) and key:
             return key
         seen.add(id(link))
         link = link.__cause__
     return default
+
+
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, or what can be said of an error whose text cannot be had."""
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001  # whatever somebody's __str__ raises
+        return f"its text cannot be had: {type(other).__name__}"
 
 
 def name_of(datapoint: Any) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dfserve.dataflow.failures import key_of
+from dfserve.dataflow.failures import key_of, text_of
 from dfserve.errors import ConfigError, TooManyErrors
 
 log = logging.getLogger("dfserve.dataflow")
@@ -156,7 +156,7 @@ class Tally:
 
 def _line(error: Exception) -> str:
     """Return what happened in one line: an error of another process has its traceback in its text."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return f"{type(error).__name__}: {text_of(error).partition(chr(10))[0]}"
 
 
 def _printable(text: str) -> str:

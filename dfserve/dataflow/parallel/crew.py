@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import selectors
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,14 +59,20 @@ class Crew:
             ways: makes what one worker gets besides, just before it starts.
 
         Raises:
-            ConfigError: the arguments cannot be pickled, and must be.
+            ConfigError: the arguments cannot be pickled, and must be; or this process may have no children.
         """
         self.operator = operator
         self.links: list[Link] = []
         self._selector = selectors.DefaultSelector()
         self.pid = os.getpid()
         self._ready: list[Link] = []
+        if multiprocessing.current_process().daemon:
+            raise ConfigError(
+                f"{operator} cannot start workers in a multiprocessing.Process(daemon=True), which may have no"
+                " children: make it daemon=False"
+            )
         context: Any = multiprocessing.get_context()
+        by_main = threading.current_thread() is threading.main_thread()
         if context.get_start_method() != "fork":
             _require_pickling(operator, context.get_start_method(), args)
         self._closing = util.Finalize(self, _end, (self.links, self._selector), exitpriority=_EXIT_PRIORITY)
@@ -75,7 +82,7 @@ class Crew:
                 with contextlib.ExitStack() as stack:
                     # Closed here before the next worker is forked, which would hide by its copy that this one died.
                     ends = stack.enter_context(ways()) if ways else ()
-                    self.links.append(Link(context, name, (place, window, run, *args, *ends)))
+                    self.links.append(Link(context, name, (place, by_main, window, run, *args, *ends)))
                 self._selector.register(self.links[-1].pipe, selectors.EVENT_READ, self.links[-1])
         except BaseException:
             self.close()

@@ -12,7 +12,7 @@ from dfserve.dataflow.parallel.counts import positive
 from dfserve.dataflow.parallel.process_map import MultiProcessMapData
 from dfserve.dataflow.parallel.window import Finished
 from dfserve.dataflow.policy import OnError
-from dfserve.errors import ConfigError
+from dfserve.errors import ConfigError, DatapointError, PipelineError
 
 _GATHERED: list[Any] = []  # what a worker answers to a datapoint that waits for its batch: a list of no components
 
@@ -63,11 +63,18 @@ class MultiProcessMapAndBatchData(MultiProcessMapData):
         return _MapAndBatch(self.map_func, self.batch_size)
 
     def _judge(self, finished: Finished) -> Datapoint | None:
+        error = finished.outcome.error
+        if isinstance(error, PipelineError) and error.kind == UnfitBatchError.__name__:
+            raise error  # not the failure of one datapoint, and not to be skipped: all of the batch is lost by it
         mapped = super()._judge(finished)
         return None if isinstance(mapped, list) and mapped == _GATHERED else mapped
 
 
 MultiProcessMapAndBatchDataZMQ = MultiProcessMapAndBatchData
+
+
+class UnfitBatchError(DatapointError):
+    """Datapoints that do not fit into one batch, in a worker; the parent raises a PipelineError of this kind."""
 
 
 class _MapAndBatch:
@@ -86,4 +93,7 @@ class _MapAndBatch:
         if len(self._gathered) < self._batch_size:
             return _GATHERED
         batch, self._gathered = self._gathered, []
-        return BatchData.aggregate_batch(batch)
+        try:
+            return BatchData.aggregate_batch(batch)
+        except DatapointError as error:
+            raise UnfitBatchError(str(error)) from error

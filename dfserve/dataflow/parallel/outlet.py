@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dfserve.dataflow.failures import key_of
+from dfserve.dataflow.failures import key_of, text_of
 from dfserve.dataflow.parallel.gathering import Gathering
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile, Writer
@@ -62,7 +62,7 @@ class Outlet:
     def failed(self, error: BaseException, tag: int | None = None) -> None:
         """Say what was raised, with its traceback and the key of the item."""
         trace = "".join(traceback.format_exception(error))
-        body = [type(error).__name__, str(error), key_of(error), trace]
+        body = [type(error).__name__, text_of(error), key_of(error), trace]
         self._say(Sent(FAILED, tags=[] if tag is None else [tag], body=body))
 
     def end(self) -> None:

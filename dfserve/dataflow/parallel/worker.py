@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.afresh import start_afresh
+from dfserve.dataflow.parallel.deathbed import die_with_parent
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile
@@ -16,9 +20,15 @@ from dfserve.dataflow.rng import Place
 
 
 def work(
-    pipe: Connection, words: Connection, file: SharedFile, place: Place, window: int | None, run: Callable[..., None],
+    pipe: Connection,
+    words: Connection,
+    file: SharedFile,
+    place: Place,
+    by_main_thread: bool,
+    window: int | None,
+    run: Callable[..., None],
     *args: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Be a worker process: call ``run(outlet, leash, *args)``, and tell the parent what it raised.
 
     Args:
@@ -26,10 +36,13 @@ def work(
         words: from the parent.
         file: the memory to share.
         place: of the process among all workers: what its random numbers come from.
+        by_main_thread: whether the parent's main thread started this process.
         window: datapoints that may be on their way; None: no bound.
         run: a function of a module, so that it can be pickled.
         args: for it.
     """
+    if by_main_thread:
+        die_with_parent()
     _settle(place)
     keep_from_children(pipe, words)
     leash = Leash(words.fileno())
@@ -43,11 +56,19 @@ def work(
             outlet.failed(error)
     except Stopped:
         pass
+    finally:
+        # At once: a thread of the pipeline's that does not end must not keep a process which has nothing to do.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(0)
 
 
 def _settle(place: Place) -> None:
     # Ctrl-C goes to all processes of a terminal; the parent decides what it means. Its handlers are not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     start_afresh(place)

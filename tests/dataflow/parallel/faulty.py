@@ -82,6 +82,13 @@ def leaving(kind: str) -> None:
     say("running")
 
 
+def deaf(kind: str) -> None:
+    """Have a worker in a function that never lets another thread of its process run."""
+    ds = made(kind, p.numbers(1000), p.holding_the_lock)
+    say("running")
+    next(iter(ds))
+
+
 _kept: list[Any] = []
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +90,11 @@ def hanging(datapoint: Any) -> Any:
     return datapoint
 
 
+def holding_the_lock(datapoint: Any) -> Any:
+    re.match(r"(a+)+$", "a" * 60 + "b")  # takes longer than the universe, within one call of C
+    return datapoint
+
+
 def numbers(size: int = 100) -> DataFromList:
     return DataFromList([[number, np.full(4, number)] for number in range(size)], shuffle=False)
 
@@ -137,3 +144,11 @@ def slow_and_small(datapoint: list[Any]) -> list[Any]:
 
 def nested(datapoint: list[Any]) -> list[Any]:
     return [datapoint[0], [np.full(3, datapoint[0]), np.full(3000, datapoint[0])]]
+
+
+class Unreachable(Counted):
+    """A source that starts a thread and then fails, as a client of some server may."""
+
+    def reset_state(self) -> None:
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        raise OSError("no such server")

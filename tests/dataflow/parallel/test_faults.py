@@ -102,6 +102,17 @@ def test_workers_die_with_a_parent_that_is_killed(kind: str, scenario: str, star
     assert left(workers) == []
 
 
+@every_process_kind
+def test_even_workers_that_hold_the_interpreters_lock_die_with_their_parent(
+    kind: str, start: Callable[..., Any]
+) -> None:
+    program = start(FAULTY, kind, "deaf", **HERE)
+    program.wait_until_said("running")
+    workers = [child.pid for child in program.children()]
+    program.kill()
+    assert left(workers) == []
+
+
 @every_kind
 def test_an_abandoned_operator_ends_its_workers_at_once(kind: str, start: Callable[..., Any]) -> None:
     program = start(FAULTY, kind, "abandoned", **HERE)

@@ -179,8 +179,9 @@ def test_batches_of_several_workers_lose_nothing_over_passes() -> None:
 
 def test_datapoints_that_do_not_fit_into_one_batch_are_an_error_that_names_the_component() -> None:
     source = DataFromList([[np.zeros(1 + i % 2)] for i in range(20)], shuffle=False)
-    with pytest.raises(PipelineError, match="component 0 of 4 datapoints"):
-        next(iter(reset(MultiProcessMapAndBatchData(source, 1, p.plain, 4))))
+    for on_error in ("raise", "skip"):  # a whole batch would be lost by skipping
+        with pytest.raises(PipelineError, match="component 0 of 4 datapoints"):
+            next(iter(reset(MultiProcessMapAndBatchData(source, 1, p.plain, 4, on_error=on_error))))
 
 
 def test_arguments_that_cannot_work_are_refused() -> None:

@@ -340,3 +340,27 @@ def test_starting_over_leaks_no_file_descriptors() -> None:
         runner.reset_state()
         list(islice(runner, 60))
     assert opened() <= before
+
+
+def test_a_worker_whose_threads_do_not_end_ends_all_the_same() -> None:
+    runner = run(p.Unreachable(3))
+    with pytest.raises(PipelineError, match="no such server"):
+        list(runner)
+    with pytest.raises((PipelineError, WorkerLost), match=r"no such server|after the error that it reported"):
+        list(runner)
+
+
+def _iterate_in_a_daemon(pipe: Any) -> None:
+    try:
+        run(p.Counted(3))
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+def test_in_a_daemonic_process_it_is_refused_with_the_remedy() -> None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_iterate_in_a_daemon, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    assert "make it daemon=False" in ours.recv()
+    process.join()
