@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +59,16 @@ def choose(group: Group, options: dict[str, Any]) -> Chosen:
         tuple(one for one in there if one in asked or not asked)
         for there, asked in ((group.cases, options["cases"]), (group.sides, options["sides"]))
     )
-    missing = {side: package for side in sides for package in group.needs.get(side, ()) if not installed(package)}
-    for side, package in missing.items() if cases else ():
-        say(f"skipped: {side}, because {package} is not installed")
+    missing = {side: module for side in sides for module in group.needs.get(side, ()) if cases and not usable(module)}
+    for side, module in missing.items():
+        say(f"skipped: {side}, because {module} cannot be imported")
     return Chosen(**{**options, "cases": cases, "sides": tuple(side for side in sides if side not in missing)}, say=say)
 
 
-def installed(package: str) -> bool:
-    """Tell whether a package can be imported."""
-    return importlib.util.find_spec(package) is not None
+@functools.cache
+def usable(module: str) -> bool:
+    """Tell whether a rival's module can be imported: one that is installed may be too old for this Python or NumPy."""
+    return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
 
 def say(line: str) -> None:

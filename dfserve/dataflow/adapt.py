@@ -119,7 +119,7 @@ class _Iterated(ProxyDataFlow):
 
 def _has_items(obj: Any) -> bool:
     """Tell whether ``obj`` is to be indexed. torch's IterableDataset inherits a __getitem__ that only raises."""
-    if not hasattr(type(obj), "__getitem__") or known_length(obj) is None:
+    if getattr(type(obj), "__getitem__", None) is None or known_length(obj) is None:
         return False
     return not any(base.__name__ == "IterableDataset" for base in type(obj).__mro__)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dfserve.dataflow.items import withdraw_items_of_another_pass
 from dfserve.dataflow.old_names import join_names, warn_of_old_name
 from dfserve.dataflow.rng import get_rng
 from dfserve.errors import DfserveError, UnknownLengthError
@@ -22,12 +23,18 @@ class DataFlow(ABC):
     ``reset_state()`` is called once, in the process that iterates, before the first pass. Each ``iter()`` starts a
     pass, which may be endless. tensorpack's old names ``get_data()`` and ``size()`` work, with a DeprecationWarning,
     and a subclass may define those instead of ``__iter__`` and ``__len__``.
+
+    Some have items beside their passes: ``ds[index]``, or shards (``shard_keys()`` and ``open_shard(key)``). A subclass
+    that defines another pass and not the items too has none, since its parent's are not those of its pass: these
+    attributes are None in it (``ds[0]`` raises TypeError), while the parent's pass, which ``super()`` reaches, has them
+    still. A subclass whose pass does have its parent's items says so: ``__getitem__ = Parent.__getitem__``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         join_names(cls, "__iter__", "get_data")
         join_names(cls, "__len__", "size")
+        withdraw_items_of_another_pass(cls)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Datapoint]:

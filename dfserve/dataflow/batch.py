@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow, known_length
+from dfserve.dataflow.datapoints import outline
 from dfserve.dataflow.stacking import stack
 from dfserve.errors import ConfigError, DatapointError
 
@@ -70,7 +72,10 @@ class BatchData(ProxyDataFlow):
     def aggregate_batch(datapoints: Sequence[Datapoint], use_list: bool = False) -> Datapoint:
         """Make one batch of at least one datapoint, as a pass does; raises DatapointError as it does."""
         names = _component_names(datapoints)
-        columns = {name: [datapoint[name] for datapoint in datapoints] for name in names}
+        columns: Any = zip(*datapoints, strict=True)
+        if isinstance(datapoints[0], dict):
+            columns = (map(itemgetter(name), datapoints) for name in names)
+        columns = dict(zip(names, map(list, columns), strict=True))
         batch = columns if use_list else {name: stack(column, name) for name, column in columns.items()}
         return batch if isinstance(datapoints[0], dict) else list(batch.values())
 
@@ -78,6 +83,13 @@ class BatchData(ProxyDataFlow):
 def _component_names(datapoints: Sequence[Datapoint]) -> Sequence[Hashable]:
     """Return the keys or positions that all the datapoints have in common, and none has more."""
     first = datapoints[0]
+    # Nearly all batches are of lists of one length: seen without looking at each by itself.
+    if type(first) is list and set(map(type, datapoints)) == {list} and set(map(len, datapoints)) == {len(first)}:
+        return range(len(first))
+    if type(first) is dict and set(map(type, datapoints)) == {dict}:
+        keys = first.keys()
+        if all([datapoint.keys() == keys for datapoint in datapoints]):  # noqa: C419  # a generator takes twice as long
+            return list(first)
     if not isinstance(first, (list, tuple, dict)):
         raise DatapointError(
             f"BatchData takes lists, tuples and dicts of components, not a bare {type(first).__name__}: wrap it as [x]"
@@ -86,17 +98,10 @@ def _component_names(datapoints: Sequence[Datapoint]) -> Sequence[Hashable]:
         same_kind = isinstance(datapoint, dict if isinstance(first, dict) else (list, tuple))
         if not same_kind or len(datapoint) != len(first) or (same_kind and _keys(datapoint) != _keys(first)):
             raise DatapointError(
-                f"BatchData: datapoint {place} of the batch is {_outline(datapoint)}, its datapoint 0 {_outline(first)}"
+                f"BatchData: datapoint {place} of the batch is {outline(datapoint)}, its datapoint 0 {outline(first)}"
             )
     return list(first) if isinstance(first, dict) else range(len(first))
 
 
 def _keys(datapoint: Any) -> Any:
     return datapoint.keys() if isinstance(datapoint, dict) else None
-
-
-def _outline(datapoint: Any) -> str:
-    kind = type(datapoint).__name__
-    if isinstance(datapoint, dict):
-        return f"a {kind} with the keys {list(datapoint)}"
-    return f"a {kind} of {len(datapoint)} components" if isinstance(datapoint, (list, tuple)) else f"a bare {kind}"

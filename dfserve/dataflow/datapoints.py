@@ -1,4 +1,4 @@
-"""Owns what a datapoint may be, and the making of one from what a data set of another library yields."""
+"""Owns what a datapoint may be, the making of one from what another library's data set yields, and its outline."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def as_datapoint(item: Any, position: int) -> Any:
             " To drop items, use MapData"
         )
     return [item]
+
+
+def outline(datapoint: Any) -> str:
+    """Return what a message says of a datapoint: its type, and its keys or how many components it has."""
+    kind = type(datapoint).__name__
+    if isinstance(datapoint, dict):
+        return f"a {kind} with the keys {list(datapoint)}"
+    return f"a {kind} of {len(datapoint)} components" if isinstance(datapoint, (list, tuple)) else f"a bare {kind}"

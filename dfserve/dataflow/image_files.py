@@ -1,19 +1,19 @@
-"""Owns the reading of image files: the source that yields them, and the error for a file that is none."""
+"""Owns the source that yields the images of files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dfserve.dataflow.decoding import import_cv2, read_image
 from dfserve.dataflow.failures import attach_key
 from dfserve.dataflow.indexed import Indexed
 from dfserve.dataflow.indexing import place_of
 from dfserve.dataflow.policy import OnError
-from dfserve.errors import ConfigError, DatapointError
+from dfserve.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,7 +63,7 @@ class ImageFromFile(Indexed):
         """Return the image of file ``index``, whatever the order of the passes; IndexError outside.
 
         Raises:
-            DatapointError: the file is missing or no image; it names the file, which is also the error's key.
+            DatapointError: the file is missing, no image, or cut short; it names the file, also in the error's key.
         """
         place = place_of(index, len(self.files))
         path = os.fspath(self.files[place])
@@ -75,7 +75,7 @@ class ImageFromFile(Indexed):
 
     def _read(self, path: str) -> npt.NDArray[np.uint8]:
         image: Any = read_image(path, grey=self.channel == 1)
-        cv2 = _import_cv2()
+        cv2 = import_cv2()
         if self.channel == 3:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         if self.resize is not None:
@@ -83,23 +83,6 @@ class ImageFromFile(Indexed):
             image = cv2.resize(image, (width, height))
         # Some releases of OpenCV keep an axis for the one channel, others drop it.
         return image.reshape(*image.shape[:2], self.channel)  # type: ignore[no-any-return]  # cv2's arrays are untyped
-
-
-def read_image(path: str, *, grey: bool = False) -> npt.NDArray[np.uint8]:
-    """Return the image of a file as cv2 reads it: (height, width, 3), BGR, or (height, width) if ``grey``.
-
-    Raises:
-        DatapointError: the file is missing or no image; it names the file and says why.
-        ImportError: OpenCV is not installed.
-    """
-    cv2 = _import_cv2()
-    try:
-        image: npt.NDArray[np.uint8] | None = cv2.imread(path, cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DatapointError(f"cv2 cannot read the image {path}: {error}") from error
-    if image is None:
-        raise DatapointError(f"cv2 cannot read the image {path} ({_why_unreadable(path)})")
-    return image
 
 
 def _height_and_width(resize: Any) -> tuple[int, int]:
@@ -110,19 +93,3 @@ def _height_and_width(resize: Any) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ConfigError(f"resize is {resize!r}; it is (height, width) in pixels, or one number for both")
     return height, width
-
-
-def _why_unreadable(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            return "its format is unknown or damaged" if file.read(1) else "the file is empty"
-    except OSError as error:
-        return str(error.strerror)
-
-
-def _import_cv2() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("decoding images needs OpenCV: pip install 'dfserve[producer]'") from error
-    return cv2

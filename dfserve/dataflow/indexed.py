@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from dfserve.dataflow.base import RNGDataFlow
+from dfserve.dataflow.failures import attach_key
+from dfserve.dataflow.items import method_of
 from dfserve.dataflow.policy import OnError, Tally
-from dfserve.errors import ConfigError, DatapointError
+from dfserve.errors import ConfigError
 
 
 class Indexed(RNGDataFlow):
@@ -21,7 +23,7 @@ class Indexed(RNGDataFlow):
 
         Args:
             shuffle: a new order for every pass.
-            on_error: what a pass does with an item that cannot be read (DatapointError).
+            on_error: what a pass does with an item that cannot be read; a missing package always raises.
 
         Raises:
             ConfigError: ``shuffle`` is text: a folder in the wrong place, mostly.
@@ -40,16 +42,20 @@ class Indexed(RNGDataFlow):
         """Start a pass.
 
         Raises:
-            DatapointError: an item cannot be read, with ``on_error="raise"``.
+            Exception: what reading an item raises, mostly DatapointError, with ``on_error="raise"``.
             TooManyErrors: more was skipped than the limits allow.
         """
         order = np.arange(len(self))
         if self.shuffle:
             self.rng.shuffle(order)
+        item = method_of(self, "__getitem__")
         for index in order.tolist():
             try:
-                datapoint = self[index]
-            except DatapointError as error:
+                datapoint = item(index)
+            except ImportError:
+                raise  # a package that is missing is no failure of an item, and is not for the policy
+            except Exception as error:  # noqa: BLE001  # whatever a subclass, or an odd path, raises
+                attach_key(error, None, index)
                 self._tally.bad(error)
                 continue
             self._tally.good()

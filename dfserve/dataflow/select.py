@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfserve.dataflow.datapoints import outline
 from dfserve.dataflow.mapping import MapData
 from dfserve.errors import ConfigError, DatapointError
 
@@ -39,12 +40,5 @@ class _Selection:
             return [datapoint[index] for index in self.indices]
         except (LookupError, TypeError) as error:
             raise DatapointError(
-                f"SelectComponent takes {list(self.indices)}, but a datapoint is {_outline(datapoint)}"
+                f"SelectComponent takes {list(self.indices)}, but a datapoint is {outline(datapoint)}"
             ) from error
-
-
-def _outline(datapoint: Any) -> str:
-    kind = type(datapoint).__name__
-    if isinstance(datapoint, dict):
-        return f"a {kind} with the keys {list(datapoint)}"
-    return f"a {kind} of {len(datapoint)} components" if isinstance(datapoint, (list, tuple)) else f"a bare {kind}"

@@ -9,6 +9,7 @@ from typing import Any
 from dfserve.dataflow.base import Datapoint, RNGDataFlow
 from dfserve.dataflow.datapoints import as_datapoint
 from dfserve.dataflow.failures import attach_key
+from dfserve.dataflow.items import method_of
 from dfserve.errors import ConfigError
 
 
@@ -40,7 +41,7 @@ class ShardedDataFlow(RNGDataFlow, ABC):
         Raises:
             Exception: what reading a shard raises. Its key is the shard's, unless something finer was attached.
         """
-        keys = list(self.shard_keys())
+        keys = list(method_of(self, "shard_keys")())
         if self.shuffle:
             self.rng.shuffle(keys)
         for key in keys:
@@ -49,7 +50,7 @@ class ShardedDataFlow(RNGDataFlow, ABC):
     def _shard(self, key: str) -> Iterator[Datapoint]:
         try:
             # Not a loop: so a pass that is closed closes the shard's iterator, and its file, too.
-            yield from self.open_shard(key)
+            yield from method_of(self, "open_shard")(key)
         except Exception as error:
             attach_key(error, key, 0)
             raise

@@ -28,6 +28,9 @@ def stack(values: Sequence[Any], name: Hashable) -> _Array:
     Raises:
         DatapointError: kinds, dtypes or shapes differ, or a value does not fit into the dtype.
     """
+    types = set(map(type, values))
+    if len(types) == 1 and (stacker := _PLAIN.get(*types)) is not None:
+        return stacker(values, name)
     kinds = {_kind(value) for value in values}
     if len(kinds) > 1 or None in kinds:
         _refuse(name, "types", [type(value).__name__ for value in values], "convert them in a map")
@@ -52,6 +55,11 @@ def _kind(value: Any) -> str | None:
 def _stack_arrays(values: Sequence[Any], name: Hashable) -> _Array:
     arrays = [np.asarray(value) for value in values]
     first = arrays[0]
+    shape, dtype = first.shape, first.dtype
+    if dtype.kind in _NUMBERS and all(
+        [array.dtype is dtype and array.shape == shape for array in arrays]  # noqa: C419  # a generator takes longer
+    ):
+        return np.array(arrays, order="C")
     if any(array.shape != first.shape for array in arrays):
         _refuse(name, "shapes", [str(array.shape) for array in arrays], "resize or pad them in a map")
     # Text of several widths is one dtype to its user; the widest holds it all.
@@ -112,6 +120,18 @@ _STACKERS: dict[str | None, Callable[[Sequence[Any], Hashable], _Array]] = {
     "bool": _stack_bools,
     "str": _stack_text,
     "bytes": _stack_text,
+}
+
+
+_NUMBERS = "biufc"  # numpy's kinds of dtype that numpy stacks as they are
+# What a single type of values says of their kind. The order of _kind's questions does not matter to these.
+_PLAIN: dict[type, Callable[[Sequence[Any], Hashable], _Array]] = {
+    np.ndarray: _stack_arrays,
+    int: _stack_ints,
+    float: _stack_floats,
+    bool: _stack_bools,
+    str: _stack_text,
+    bytes: _stack_text,
 }
 
 

@@ -28,6 +28,12 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def jpegs(photographs: Path) -> list[bytes]:
+    """Real photographs, encoded."""
+    return [file.read_bytes() for file in sorted(photographs.glob("train/*/*.JPEG"))]
+
+
+@pytest.fixture(scope="session")
 def tensorpack() -> ModuleType:
     """tensorpack.dataflow, to compare with; the test is skipped where it is not installed."""
     with warnings.catch_warnings():

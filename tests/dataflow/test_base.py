@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve.dataflow import DataFlow, DataFromList, ProxyDataFlow, RNGDataFlow
+from dfserve.dataflow import DataFlow, DataFromList, DataFromShards, ProxyDataFlow, RNGDataFlow
 from dfserve.dataflow.base import known_length
 from dfserve.errors import DfserveError
 
@@ -127,3 +127,77 @@ def test_a_dataflow_can_be_pickled_for_a_worker() -> None:
     ds = ProxyDataFlow(DataFromList([[1], [2]], shuffle=False))
     ds.reset_state()
     assert list(pickle.loads(pickle.dumps(ds))) == [[1], [2]]
+
+
+class Doubled(DataFromList):
+    def __iter__(self) -> Iterator[Any]:
+        for (number,) in super().__iter__():
+            yield [2 * number]
+
+
+class OldDoubled(DataFromList):
+    def get_data(self) -> Iterator[Any]:
+        for (number,) in self.lst:
+            yield [2 * number]
+
+
+class Twice:
+    def __iter__(self) -> Iterator[Any]:
+        return iter([[2], [4]])
+
+
+class MixedIn(Twice, DataFromList):
+    pass
+
+
+class Inherited(Doubled):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Doubled, OldDoubled, MixedIn, Inherited])
+def test_the_items_of_a_parent_are_not_those_of_another_pass(kind: Any) -> None:
+    ds = kind([[1], [2]], shuffle=False)
+    assert list(ds) == list(pickle.loads(pickle.dumps(ds))) == [[2], [4]]
+    with pytest.raises(TypeError):
+        ds[0]
+    assert DataFromList([[1]])[0] == [1]
+
+
+def test_a_subclass_has_items_if_it_defines_them_with_its_pass_or_further_down() -> None:
+    class Both(Doubled):
+        def __getitem__(self, index: int) -> Any:
+            return [2 * self.lst[index][0]]
+
+    class Reversed(DataFromList):
+        __getitem__ = DataFromList.__getitem__
+
+        def __iter__(self) -> Iterator[Any]:
+            return (self[place] for place in reversed(range(len(self))))
+
+    class OtherItems(DataFromList):
+        def __getitem__(self, index: int) -> Any:
+            return [-self.lst[index][0]]
+
+    lst = [[1], [2]]
+    assert (list(Both(lst, False)), Both(lst)[0]) == ([[2], [4]], [2])
+    assert (list(Reversed(lst, False)), Reversed(lst)[0]) == ([[2], [1]], [1])
+    assert OtherItems(lst)[0] == [-1]
+
+
+def test_the_shards_of_a_parent_are_not_those_of_another_pass() -> None:
+    class Negated(DataFromShards):
+        def __iter__(self) -> Iterator[Any]:
+            for (number,) in super().__iter__():
+                yield [-number]
+
+    class Whole(DataFromShards):
+        def __iter__(self) -> Iterator[Any]:
+            return self.open_shard(self.shard_keys()[0])
+
+        def open_shard(self, key: str) -> Iterator[Any]:
+            yield [key]
+
+    ds: Any = Negated(["1", "2"], lambda key: [[int(key)]])
+    assert list(ds) == [[-1], [-2]]
+    assert ds.open_shard is ds.shard_keys is None
+    assert list(Whole(["1"], lambda _: [])) == [["1"]]

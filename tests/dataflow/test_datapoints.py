@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve.dataflow.datapoints import as_datapoint
+from dfserve.dataflow.datapoints import as_datapoint, outline
 from dfserve.errors import DatapointError
 
 
@@ -31,3 +31,8 @@ def test_anything_else_is_one_component(item: Any) -> None:
 def test_none_is_no_datapoint_and_its_place_is_told() -> None:
     with pytest.raises(DatapointError, match="item 17 of the pipeline is None"):
         as_datapoint(None, 17)
+
+
+def test_the_outline_of_a_datapoint_has_its_keys_or_the_number_of_its_components() -> None:
+    said = [outline(item) for item in ({"a": 1}, [1, 2], (1,), 7)]
+    assert said == ["a dict with the keys ['a']", "a list of 2 components", "a tuple of 1 components", "a bare int"]

@@ -74,7 +74,7 @@ def test_shuffling_leaves_the_list_of_files_as_it_is(files: list[str]) -> None:
 
 
 def test_a_file_that_is_no_image_is_an_error_that_names_it_and_says_why(files: list[str], broken: list[Path]) -> None:
-    for path, why in zip(broken, ["the file is empty", "unknown or damaged", "No such file"], strict=True):
+    for path, why in zip(broken, ["it is empty", "a damaged one", "No such file"], strict=True):
         ds = ImageFromFile([*files, path])
         with pytest.raises(DatapointError, match=f"{path}.*{why}") as caught:
             list(ds)
@@ -121,3 +121,19 @@ def test_without_opencv_it_says_what_to_install(files: list[str], monkeypatch: p
     monkeypatch.setitem(sys.modules, "cv2", None)  # Python's own way to say that it cannot be imported
     with pytest.raises(ImportError, match=r"pip install 'dfserve\[producer\]'"):
         ImageFromFile(files)[0]
+
+
+def test_what_is_no_path_does_not_end_a_pass_that_skips(files: list[str]) -> None:
+    odd: list[Any] = [b"a.jpg", "a\0.jpg", *files]
+    assert len(list(ImageFromFile(odd, on_error="skip"))) == len(files)
+
+
+def test_a_file_that_is_cut_short_is_skipped(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(Path(files[0]).read_bytes()[:-1000])
+    assert len(list(ImageFromFile([*files, tmp_path / "cut.jpg"], on_error="skip"))) == len(files)
+
+
+def test_opencv_that_is_missing_is_not_skipped(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match="pip install"):
+        list(ImageFromFile(files, on_error="skip"))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfserve.dataflow.dataset.cifar import Cifar10, Cifar100, CifarBase
-    from dfserve.dataflow.dataset.decoding import decode_image
     from dfserve.dataflow.dataset.ilsvrc import ILSVRC12, ILSVRC12Files
     from dfserve.dataflow.dataset.ilsvrc_meta import ILSVRCMeta
     from dfserve.dataflow.dataset.mnist import FashionMnist, Mnist
     from dfserve.dataflow.dataset.network_images import NetworkImages
     from dfserve.dataflow.dataset.tiny_imagenet import TinyImageNet
+    from dfserve.dataflow.decoding import decode_image
 
 __all__ = [
     "ILSVRC12",
@@ -28,17 +28,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ILSVRC12": "ilsvrc",
-    "Cifar10": "cifar",
-    "Cifar100": "cifar",
-    "CifarBase": "cifar",
-    "FashionMnist": "mnist",
-    "ILSVRC12Files": "ilsvrc",
-    "ILSVRCMeta": "ilsvrc_meta",
-    "Mnist": "mnist",
-    "NetworkImages": "network_images",
-    "TinyImageNet": "tiny_imagenet",
-    "decode_image": "decoding",
+    "ILSVRC12": ".ilsvrc",
+    "Cifar10": ".cifar",
+    "Cifar100": ".cifar",
+    "CifarBase": ".cifar",
+    "FashionMnist": ".mnist",
+    "ILSVRC12Files": ".ilsvrc",
+    "ILSVRCMeta": ".ilsvrc_meta",
+    "Mnist": ".mnist",
+    "NetworkImages": ".network_images",
+    "TinyImageNet": ".tiny_imagenet",
+    "decode_image": "..decoding",
 }
 
 
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name], __name__), name)
 
 
 def __dir__() -> list[str]:

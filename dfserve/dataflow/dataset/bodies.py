@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 18  # bytes read at a time: what is allocated before they came
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib's code for "whichever of the two it is"
+# Those of the block formats have 64 KiB each: 640 MiB. What follows a member is copied for each: this bounds the time.
+_MOST_MEMBERS = 10_000
 
 
 def read_body(response: BaseHTTPResponse, max_bytes: int) -> bytes:
@@ -57,16 +59,36 @@ class _Nothing:
 
 
 class _Zlib:
-    """The unpacker of gzip and deflate, which yields ``limit`` bytes at most: a bomb is a thousand times its size."""
+    """The unpacker of gzip and deflate, which yields ``limit`` bytes at most: a bomb is a thousand times its size.
+
+    A body may be several members one after the other, which are unpacked as one (RFC 1952, section 2.2); zeros may
+    follow them, as gzip has it.
+    """
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._members = 1
 
     def unpack(self, piece: bytes, limit: int) -> bytes:
-        try:
-            return self._stream.decompress(piece, limit)
-        except zlib.error as error:
-            raise Failed(f"the server sends damaged gzip or deflate: {error}") from error
+        unpacked, size = [], 0
+        while size < limit and (piece := self._rest(piece)):
+            try:
+                unpacked.append(self._stream.decompress(piece, limit - size))
+            except zlib.error as error:
+                raise Failed(f"the server sends damaged gzip or deflate: {error}") from error
+            size += len(unpacked[-1])
+            piece = self._stream.unused_data
+        return b"".join(unpacked)
+
+    def _rest(self, piece: bytes) -> bytes:
+        """Return what there is to unpack of ``piece``, and begin another member if the last one is over."""
+        if not self._stream.eof or not (piece := piece.lstrip(b"\0")):
+            return piece
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise Failed(f"the server sends gzip of more than {_MOST_MEMBERS} members", again=False)
+        self._stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        return piece
 
     def end(self) -> None:
         if not self._stream.eof:

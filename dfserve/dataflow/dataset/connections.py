@@ -29,7 +29,9 @@ _HOSTS = 32  # whose connections are kept; beyond, the least recently used host'
 # open sockets at worst, and many systems allow a process 1024 files.
 _KEPT = 64
 # Unasked, a server should not compress; images are compressed already.
-_HEADERS = {"User-Agent": f"dfserve/{__version__}", "Accept-Encoding": "identity"}
+HEADERS = {"User-Agent": f"dfserve/{__version__}", "Accept-Encoding": "identity"}
+# Statuses after which another try may go better: too slow, too early, too often, the server's own trouble.
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Deadline:
@@ -91,7 +93,7 @@ def answer(url: str, deadline: Deadline) -> Iterator[urllib3.BaseHTTPResponse]:
     response = _client(parts.scheme, parts.hostname or "").request(
         "GET",
         url,
-        headers=_HEADERS,
+        headers=HEADERS,
         preload_content=False,
         redirect=False,
         retries=False,
@@ -168,27 +170,43 @@ _clients: dict[tuple[int, str | None], urllib3.PoolManager] = {}
 
 def _client(scheme: str, host: str) -> urllib3.PoolManager:
     """Return this process's client for ``host``; another one where the environment names a proxy for it."""
-    proxies = _proxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if proxy and proxy_bypass(host):
-        proxy = None
+    proxy = _proxy_for(scheme, host, _proxies())
     key = os.getpid(), proxy
     client = _clients.get(key)
-    # Threads that come here at once agree on one: setdefault is atomic.
-    return client if client is not None else _clients.setdefault(key, _new_client(proxy))
+    if client is None:
+        client = _new_client(proxy)
+        client.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        # Threads that come here at once agree on one: setdefault is atomic.
+        client = _clients.setdefault(key, client)
+    return client
+
+
+def lone_client(url: str) -> urllib3.PoolManager:
+    """Return a client for one download, to be closed after it; its waits are urllib3's own."""
+    parts = urllib3.util.parse_url(url)
+    return _new_client(_proxy_for(parts.scheme or "http", parts.host or "", getproxies()))
+
+
+def asked_wait(response: urllib3.BaseHTTPResponse) -> float:
+    """Return the seconds that the server asks to wait with Retry-After, a number or a date; 0 if it does not."""
+    try:
+        return float(urllib3.Retry().get_retry_after(response) or 0.0)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # what cannot be read was not asked
+        return 0.0
+
+
+def _proxy_for(scheme: str, host: str, proxies: dict[str, str]) -> str | None:
+    proxy = proxies.get(scheme) or proxies.get("all")
+    return proxy if proxy and not proxy_bypass(host) else None
 
 
 def _new_client(proxy: str | None) -> urllib3.PoolManager:
-    client: urllib3.PoolManager
     if proxy is None:
-        client = urllib3.PoolManager(_HOSTS, maxsize=_KEPT)
-    else:
-        proxy = proxy if "://" in proxy else f"http://{proxy}"
-        user = urllib3.util.parse_url(proxy).auth
-        secret = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
-        client = urllib3.ProxyManager(proxy, _HOSTS, proxy_headers=secret, maxsize=_KEPT)
-    client.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
-    return client
+        return urllib3.PoolManager(_HOSTS, maxsize=_KEPT)
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    user = urllib3.util.parse_url(proxy).auth
+    secret = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
+    return urllib3.ProxyManager(proxy, _HOSTS, proxy_headers=secret, maxsize=_KEPT)
 
 
 @lru_cache(maxsize=1)

@@ -6,20 +6,16 @@ is right. Whatever a server sends, no more than the published size is stored.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import logging
 import os
 import random
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from dfserve.dataflow.dataset.locks import held, lock_of
 from dfserve.dataflow.dataset.progress import Progress
 from dfserve.dataflow.dataset.published import Published
 from dfserve.dataflow.dataset.transfer import Failure, Pace, transfer
@@ -29,7 +25,6 @@ log = logging.getLogger("dfserve.dataflow")
 
 _LONGEST_PAUSE = 60.0  # seconds; also for a server that asks for more with Retry-After
 _HEADWAY = 1 << 20  # bytes: an attempt that brought so many was worth it, and the count of failed ones starts anew
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what some network file systems answer to flock
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def fetch(file: Published, folder: Path, patience: Patience | None = None) -> Pa
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with _held(path.with_name(path.name + ".part")) as part:
+            with held(lock_of(path)) as part:
                 if not path.exists():
                     _complete(part, file, path, patience or Patience())
                     Path(part.name).replace(path)
@@ -76,56 +71,6 @@ def fetch(file: Published, folder: Path, patience: Patience | None = None) -> Pa
             " folder with dir=... or the variable DFSERVE_DATASET"
         ) from error
     return path
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[BinaryIO]:
-    """Open the half file for this process alone. Whoever holds it frees it by ending, so waiting has an end."""
-    private = False
-    while True:
-        with path.open("a+b") as part:
-            if not private and not _locked(part):
-                # A name that nobody else has does instead; it cannot be resumed.
-                _drop(path, part, also_full=False)
-                path, private = path.with_name(f"{path.name}.{uuid.uuid4().hex}"), True
-                continue
-            if not _is_still(path, part):  # completed, or given up, while we waited
-                continue
-            try:
-                yield part
-            finally:
-                _drop(path, part, also_full=private)
-                if not private:
-                    # Closing is not enough: a child that another thread forked meanwhile has the file open too.
-                    fcntl.flock(part, fcntl.LOCK_UN)
-            return
-
-
-def _locked(part: BinaryIO) -> bool:
-    """Lock the half file, when it is free; False where the file system knows no locks."""
-    try:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process downloads to %s; waiting for it", part.name)
-            fcntl.flock(part, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return False
-        raise
-    return True
-
-
-def _is_still(path: Path, part: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(part.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _drop(path: Path, part: BinaryIO, also_full: bool) -> None:
-    if _is_still(path, part) and (also_full or part.seek(0, os.SEEK_END) == 0):
-        path.unlink(missing_ok=True)
 
 
 def _complete(part: BinaryIO, file: Published, path: Path, patience: Patience) -> None:
@@ -159,20 +104,32 @@ def _pause(pause: float, asked: float) -> None:
 
 def _attempt(part: BinaryIO, file: Published, address: str, pace: Pace) -> None:
     """Fetch what is missing from one address, and check the whole."""
-    start = part.seek(0, os.SEEK_END)
-    if start < file.size:
-        progress = Progress(file.name, file.size, start)
-        try:
-            start = transfer(part, address, file.size, pace, progress.add)
-        finally:
-            progress.close()
-            part.flush()
-    digest = _sha256(part)
-    if digest != file.sha256:
+    while True:
+        start = _fill(part, file, address, pace)
+        digest = _sha256(part)
+        if digest == file.sha256:
+            os.fsync(part.fileno())
+            return
         part.truncate(0)
-        # What was resumed may have begun with something else; then the address deserves another attempt.
-        raise Failure(f"sent a file with the checksum sha256 {digest}, not {file.sha256}", final=start == 0)
-    os.fsync(part.fileno())
+        if start == 0:
+            raise Failure(f"sent a file with the checksum sha256 {digest}, not {file.sha256}", final=True)
+        # What was there before may be to blame, and not this address. To go on to the next one would blame that one in
+        # turn, for what a bad one left. So this one is asked for the whole, at once.
+        log.info("%s: the sha256 is wrong after going on at byte %d; once more from the start", address, start)
+
+
+def _fill(part: BinaryIO, file: Published, address: str, pace: Pace) -> int:
+    """Fetch what is missing, if anything is; return how many bytes were there before."""
+    start = part.seek(0, os.SEEK_END)
+    if start >= file.size:
+        return start
+    progress = Progress(file.name, file.size, start)
+    try:
+        transfer(part, address, file.size, pace, progress.add)
+    finally:
+        progress.close()
+        part.flush()
+    return start
 
 
 def _check(path: Path, file: Published) -> None:

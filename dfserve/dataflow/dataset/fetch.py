@@ -21,7 +21,6 @@ MAX_BYTES = 64 << 20  # of an item: more than any camera's JPEG has, and 16 thre
 
 _REDIRECTS = 5  # in a row; a loop is one that does not end, and a real chain has one or two
 _WHOLE = (200, 203)  # statuses of an answer that is the item; 203: as changed by a proxy
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})  # statuses of a server that is busy, restarting or in trouble
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0  # seconds before the second try, and before any later one, at most
 _SCRAPS = 1 << 14  # bytes of an error page: read, so that the connection can be used again; a larger one is cut off
 _LONGEST_NAME = 300  # characters of a URL in a message
@@ -31,7 +30,7 @@ class Fetcher:
     """Fetches items over HTTP and HTTPS. Threads may share one, and it pickles: it has options and no connections.
 
     Connections are kept open, and belong to the process. Certificates are checked against the system's. The proxies
-    that ``http_proxy``, ``https_proxy`` and ``no_proxy`` name are used.
+    that ``http_proxy``, ``https_proxy``, ``all_proxy`` and ``no_proxy`` name are used.
     """
 
     def __init__(self, *, timeout: float = 30.0, retries: int = 4, max_bytes: int = MAX_BYTES) -> None:
@@ -42,7 +41,7 @@ class Fetcher:
                 held for longer (but for the look-up of a name, which the system limits). A third of it is how long a
                 server may be silent, so that there is time for another try.
             retries: further tries after a connection that failed or broke off, a body that is cut short, or one of the
-                statuses 408, 429, 500, 502, 503 and 504. Before each there is a random wait, up to 0.25 s and then
+                statuses 408, 425, 429, 500, 502, 503 and 504. Before each there is a random wait, up to 0.25 s and then
                 twice as long each time (4: about 2 s in all), after what the server asked for with ``Retry-After``.
             max_bytes: the largest item; one that announces or sends more is not read to its end.
 
@@ -138,16 +137,12 @@ def _random_wait(tries: int) -> float:
 
 def _refusal(response: BaseHTTPResponse) -> Failed:
     """Return what a status means that is not that of an item."""
-    from urllib3 import Retry
-    from urllib3.exceptions import InvalidHeader
+    from dfserve.dataflow.dataset.connections import PASSING, asked_wait
 
     why = f"the server answers {response.status} {response.reason or ''}".rstrip()
-    if response.status not in _PASSING:
+    if response.status not in PASSING:
         return Failed(why, again=False)
-    try:
-        wait = Retry().get_retry_after(response) or 0.0
-    except (InvalidHeader, ValueError, OverflowError):  # what cannot be read was not asked
-        wait = 0.0
+    wait = asked_wait(response)
     return Failed(f"{why}, to be asked again after {wait:.0f} s" if wait else why, wait=wait)
 
 

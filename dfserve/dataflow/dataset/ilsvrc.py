@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dfserve.dataflow.dataset.listing import list_images
+from dfserve.dataflow.decoding import read_image
 from dfserve.dataflow.failures import attach_key
-from dfserve.dataflow.image_files import read_image
 from dfserve.dataflow.indexed import Indexed
 from dfserve.dataflow.indexing import place_of
 from dfserve.dataflow.policy import OnError
@@ -90,7 +90,7 @@ class ILSVRC12(ILSVRC12Files):
         """Return item ``index`` of the sorted list.
 
         Raises:
-            DatapointError: the file is missing or no image; it names the file, which is also the error's key.
+            DatapointError: the file is missing, no image, or cut short; it names the file, also in the error's key.
         """
         path, label = super().__getitem__(index)
         try:

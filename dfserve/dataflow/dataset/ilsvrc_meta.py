@@ -12,6 +12,7 @@ from dfserve.dataflow.dataset.caffe import caffe_file
 from dfserve.dataflow.dataset.folders import dataset_folder
 from dfserve.dataflow.dataset.listing import guess_structure, read_labels, read_synsets
 from dfserve.dataflow.dataset.splits import check_split
+from dfserve.dataflow.decoding import import_cv2
 from dfserve.errors import StoreError
 
 _MEAN_SHAPE = (3, 256, 256)  # planes (blue, green, red), rows, columns
@@ -78,9 +79,7 @@ class ILSVRCMeta:
         mean = np.ascontiguousarray(floats.reshape(_MEAN_SHAPE).transpose(1, 2, 0), np.float32)
         if size is None:
             return mean
-        import cv2
-
-        return np.asarray(cv2.resize(mean, size[::-1]), np.float32)
+        return np.asarray(import_cv2().resize(mean, size[::-1]), np.float32)
 
     @staticmethod
     def guess_dir_structure(dir: str | os.PathLike[str]) -> str:

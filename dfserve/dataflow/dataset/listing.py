@@ -118,7 +118,7 @@ def is_image(name: str) -> bool:
 
 def read_synsets(synset_file: Path) -> list[str]:
     """Return the synset of each label."""
-    return synset_file.read_text().split()
+    return synset_file.read_text(encoding="utf-8", errors="surrogateescape").split()
 
 
 def _prefixes(synset_file: Path | None, label_file: Path) -> list[str]:
@@ -136,7 +136,8 @@ def read_labels(label_file: Path, prefixes: list[str] | None) -> Iterator[tuple[
     Raises:
         ConfigError: a malformed line.
     """
-    with label_file.open() as lines:
+    # As Python reads file names: bytes that are not UTF-8 come back unchanged when the file is opened.
+    with label_file.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

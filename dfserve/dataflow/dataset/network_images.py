@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dfserve.dataflow.base import Datapoint, RNGDataFlow
-from dfserve.dataflow.dataset.decoding import decode_image
 from dfserve.dataflow.dataset.fetch import MAX_BYTES, Fetcher
 from dfserve.dataflow.dataset.parallel_images import Listed, ParallelImages
+from dfserve.dataflow.decoding import decode_image
 from dfserve.dataflow.failures import attach_key
 from dfserve.dataflow.indexing import place_of
 from dfserve.dataflow.policy import OnError, Tally

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dfserve.dataflow.base import DataFlow, Datapoint
-from dfserve.dataflow.dataset.decoding import import_cv2
 from dfserve.dataflow.dataset.fetch import require_client
+from dfserve.dataflow.decoding import import_cv2
 from dfserve.dataflow.parallel.thread_map import MultiThreadMapData
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dfserve.dataflow.dataset.download import fetch
 from dfserve.dataflow.dataset.listing import CHECKED_FILES, is_image
 from dfserve.dataflow.dataset.published import TINY_IMAGENET
 from dfserve.dataflow.dataset.splits import check_split
+from dfserve.dataflow.decoding import read_image
 from dfserve.dataflow.failures import attach_key
-from dfserve.dataflow.image_files import read_image
 from dfserve.dataflow.indexed import Indexed
 from dfserve.dataflow.indexing import place_of
 from dfserve.dataflow.policy import OnError
@@ -76,7 +76,7 @@ class TinyImageNet(Indexed):
         """Return item ``index``: by class and name of the file for "train", as in its list for "val".
 
         Raises:
-            DatapointError: the file is missing or no image; it names the file, which is also the error's key.
+            DatapointError: the file is missing, no image, or cut short; it names the file, also in the error's key.
         """
         path, label = self.imglist[place_of(index, len(self))]
         try:
@@ -106,7 +106,7 @@ def _find(root: Path) -> Path:
 
 def _read_classes(path: Path) -> dict[str, int]:
     """Return the label of each class."""
-    classes = path.read_text().split()
+    classes = path.read_text(encoding="utf-8", errors="surrogateescape").split()
     if not classes or len(set(classes)) != len(classes):
         raise ConfigError(f"{path} names {len(classes)} classes, {len(set(classes))} different ones: it is damaged")
     return {name: label for label, name in enumerate(classes)}
@@ -131,7 +131,8 @@ def _list_val(folder: Path, labels: dict[str, int]) -> Iterator[tuple[str, int]]
     path = folder / "val_annotations.txt"  # lines of: file, class, and the corners of a box
     if not path.is_file():
         raise ConfigError(f"there is no {path}; {_REMEDY}")
-    with path.open() as lines:
+    # As Python reads file names: bytes that are not UTF-8 come back unchanged when the file is opened.
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             file, name = [*line.split(), "", ""][:2]
             if name not in labels:

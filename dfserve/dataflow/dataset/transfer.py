@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
-
-from dfserve.version import __version__
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
 _CHUNK = 1 << 18  # bytes: large enough to cost nothing, small enough for a smooth bar
 _REDIRECTS = 5
-# Statuses after which another attempt may go better: too early, too often, the server's own trouble.
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Failure(Exception):  # noqa: N818  # never leaves this package: it becomes part of a DownloadError's message
@@ -51,18 +48,18 @@ class Pace:
     slowest: int = 1 << 16
 
 
-def transfer(part: BinaryIO, address: str, size: int, pace: Pace, count: Callable[[int], None]) -> int:
-    """Append what ``part`` lacks of a file of ``size`` bytes, from ``address``; from byte 0 if it cannot be resumed.
+def transfer(part: BinaryIO, address: str, size: int, pace: Pace, count: Callable[[int], None]) -> None:
+    """Append what ``part`` lacks of a file of ``size`` bytes, from ``address``.
+
+    What is there already is never given up for what a server offers: where one cannot resume, the beginning that it
+    sends is passed over.
 
     Args:
-        part: open for appending and reading; what came stays there whatever happens.
+        part: open for appending and reading; what came stays there, unless the address turned out to have another file.
         address: http:// or https://.
         size: how many bytes the whole file has; an address that offers another number is refused.
         pace: when to give the connection up.
-        count: called with each number of bytes that came.
-
-    Returns:
-        The byte at which the server began.
+        count: called with each number of bytes that were appended.
 
     Raises:
         Failure: the file is not complete.
@@ -72,73 +69,62 @@ def transfer(part: BinaryIO, address: str, size: int, pace: Pace, count: Callabl
         import urllib3
     except ImportError as error:
         raise ImportError("downloading needs urllib3: pip install 'dfserve[network]'") from error
+    from dfserve.dataflow.dataset.connections import lone_client
+
     start = part.seek(0, os.SEEK_END)
     try:
-        with _client(address) as client:
-            response = _request(client, address, start, pace)
-            try:
-                start = _begin(response, part, start, size)
-                _copy(response, part, size - start, pace, count)
-            finally:
-                response.close()
+        with lone_client(address) as client, _request(client, address, start, pace) as response:
+            _append(response, part, start - _begin(response, start, size), size - start, pace, count)
+    except Failure as failure:
+        if failure.final:  # what this address sent is of another file
+            part.truncate(start)
+        raise
     except urllib3.exceptions.HTTPError as error:
         raise Failure(_reason(error)) from error
-    return start
 
 
-def _client(address: str) -> PoolManager:
-    """Return a client that goes through the proxy which the environment names, if it names one."""
-    from urllib.parse import unquote
-    from urllib.request import getproxies, proxy_bypass
-
+@contextmanager
+def _request(client: PoolManager, address: str, start: int, pace: Pace) -> Iterator[BaseHTTPResponse]:
+    """Ask for the file from byte ``start`` on, or for the whole where the server says that there is no such byte."""
     import urllib3
 
-    url = urllib3.util.parse_url(address)
-    proxy = getproxies().get(url.scheme or "http")
-    if not proxy or proxy_bypass(url.host or ""):
-        return urllib3.PoolManager()
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    auth = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers)
+    from dfserve.dataflow.dataset.connections import HEADERS
 
-
-def _request(client: PoolManager, address: str, start: int, pace: Pace) -> BaseHTTPResponse:
-    import urllib3
-
-    headers = {"User-Agent": f"dfserve/{__version__}", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
     once = urllib3.Retry(
         total=_REDIRECTS, redirect=_REDIRECTS, connect=0, read=0, status=0, other=0, respect_retry_after_header=False
     )
     timeout = urllib3.Timeout(connect=pace.connect, read=pace.silence)
-    return client.request("GET", address, headers=headers, preload_content=False, timeout=timeout, retries=once)
+    for ranged in [{"Range": f"bytes={start}-"}, {}] if start else [{}]:
+        headers = HEADERS | ranged
+        response = client.request("GET", address, headers=headers, preload_content=False, timeout=timeout, retries=once)
+        try:
+            if response.status == 416 and ranged:
+                continue
+            yield response
+            return
+        finally:
+            response.close()
 
 
-def _begin(response: BaseHTTPResponse, part: BinaryIO, start: int, size: int) -> int:
-    """Return the byte at which the body begins, with ``part`` cut to it."""
+def _begin(response: BaseHTTPResponse, start: int, size: int) -> int:
+    """Return the byte at which the body begins: 0 or ``start``."""
+    from dfserve.dataflow.dataset.connections import PASSING, asked_wait
+
     if response.status == 200:
-        offered, start = response.headers.get("Content-Length"), 0
-        part.truncate(0)
+        first, offered = 0, response.headers.get("Content-Length", "")
     elif response.status == 206:
         first, offered = _content_range(response.headers.get("Content-Range", ""))
         if first != start:
             raise Failure(f"was asked for bytes from {start:,} on, but sends them from {first:,} on", final=True)
-    elif response.status == 416:  # our half is longer than its whole
-        part.truncate(0)
-        raise Failure(f"HTTP status 416: has no byte {start:,}")
     else:
-        wait = response.headers.get("Retry-After", "")
         raise Failure(
             f"HTTP status {response.status} {response.reason or ''}".rstrip(),
-            final=response.status not in _PASSING,
-            wait=float(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else 0.0,
+            final=response.status not in PASSING,
+            wait=asked_wait(response),
         )
-    if offered is not None and offered.isdecimal() and int(offered) != size:
-        part.truncate(0)
+    if re.fullmatch(r"[0-9]{1,19}", offered) and int(offered) != size:
         raise Failure(f"has another file: {int(offered):,} bytes, not {size:,}", final=True)
-    return start
+    return first
 
 
 def _content_range(text: str) -> tuple[int, str]:
@@ -148,19 +134,32 @@ def _content_range(text: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def _copy(response: BaseHTTPResponse, part: BinaryIO, left: int, pace: Pace, count: Callable[[int], None]) -> None:
-    """Append ``left`` bytes of the body."""
-    began, since = time.monotonic(), 0
+def _append(
+    response: BaseHTTPResponse, part: BinaryIO, known: int, left: int, pace: Pace, count: Callable[[int], None]
+) -> None:
+    """Pass over ``known`` bytes of the body, and append the ``left`` that follow."""
+    for data in _pieces(response, known + left, pace):
+        fresh = data[known:]
+        known -= len(data) - len(fresh)
+        part.write(fresh)
+        count(len(fresh))
+
+
+def _pieces(response: BaseHTTPResponse, left: int, pace: Pace) -> Iterator[bytes]:
+    """Yield the body, which has ``left`` bytes."""
+    began, since, came = time.monotonic(), 0, 0
     while left:
         # read1 returns what one read of the socket gave: read would wait for the whole chunk, however slowly it comes.
         data = response.read1(_CHUNK, decode_content=False)
         if not data:
+            if response.status == 200 and "Content-Length" not in response.headers:
+                # The length was not told, so nothing speaks against this being all: some page, and not the file.
+                raise Failure(f"has another file: {came:,} bytes, not {came + left:,}", final=True)
             raise Failure(f"cut the connection with {left:,} bytes to come")
         if len(data) > left:
             raise Failure(f"sends {len(data) - left:,} bytes too many, or more", final=True)
-        part.write(data)
-        count(len(data))
-        left, since = left - len(data), since + len(data)
+        yield data
+        came, left, since = came + len(data), left - len(data), since + len(data)
         if time.monotonic() - began > pace.window:
             if since < pace.slowest:
                 raise Failure(f"sent {since:,} bytes in {pace.window:.0f} s")

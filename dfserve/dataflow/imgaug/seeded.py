@@ -17,12 +17,13 @@ from dfserve.dataflow.imgaug.arrays import Image
 
 _SEEDS_OF_NUMPY = 1 << 32  # np.random.seed() takes no larger ones
 
-_at_a_seed = threading.Lock()  # held while the process's own generators are at a call's seed
+# Held while the process's own generators are at a call's seed; such a call may make another, in the same thread.
+_at_a_seed = threading.RLock()
 
 
 def _fresh_lock() -> None:
     global _at_a_seed
-    _at_a_seed = threading.Lock()
+    _at_a_seed = threading.RLock()
 
 
 # The thread that held the lock does not exist in a forked child.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from dfserve.dataflow.base import Datapoint
 from dfserve.dataflow.failures import attach_key
 from dfserve.dataflow.serialize.hdf5_data import HDF5Data, checked_paths, import_h5py
+from dfserve.dataflow.serialize.hdf5_sink import Sink
 from dfserve.dataflow.serialize.saving import one_pass, unfinished
 from dfserve.errors import ConfigError, DatapointError, EncodeError
 
@@ -47,17 +48,18 @@ class HDF5Serializer:
             DatapointError: a datapoint has other components, or one of another shape or dtype, than the first: HDF5
                 data sets are not ragged; or there are no datapoints.
             EncodeError: a component is text, bytes, an object, or of a dtype that HDF5 does not have.
+            OSError: the disk is full, say. The pass ends there, and a file that was there before stays.
         """
         names = checked_paths(data_paths)
         h5py = import_h5py()
         with (
             unfinished(path, replace=True) as partial,
-            # saving.py holds the file's lock already.
-            h5py.File(partial, "w", libver=_FORMAT, locking=False) as file,
+            Sink(partial) as sink,
+            h5py.File(sink, "w", libver=_FORMAT) as file,
             one_pass(df, path) as datapoints,
         ):
             columns = [_Column(file, key, name) for key, name in names]
-            if not _append(columns, datapoints, isinstance(data_paths, Mapping)):
+            if not _append(columns, _while_written(sink, datapoints), isinstance(data_paths, Mapping)):
                 raise DatapointError(f"nothing to save in {path}: {type(df).__name__} yielded no datapoints")
 
     @staticmethod
@@ -66,6 +68,12 @@ class HDF5Serializer:
     ) -> HDF5Data:
         """Return ``HDF5Data(path, data_paths, shuffle)``."""
         return HDF5Data(path, data_paths, shuffle)
+
+
+def _while_written(sink: Sink, datapoints: Iterable[Datapoint]) -> Iterator[Datapoint]:
+    for datapoint in datapoints:
+        yield datapoint
+        sink.check()
 
 
 def _append(columns: list[_Column], datapoints: Iterable[Datapoint], as_dicts: bool) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from dfserve.dataflow.base import RNGDataFlow
 from dfserve.dataflow.indexing import place_of
+from dfserve.dataflow.items import method_of
 from dfserve.errors import ConfigError, StoreError
 
 # Bytes: a data set up to this size is read whole when it is first used. Labels and small images are then a hundred
@@ -19,6 +22,19 @@ from dfserve.errors import ConfigError, StoreError
 _SMALL = 64 << 20
 _BLOCK = 4 << 20  # bytes of all components that a pass in order reads ahead
 _BLOCK_ROWS = 1024
+# Bytes of a row, or of a chunk that is read for one: a file claims any size in 100 bytes, and memory is taken for it.
+_MOST_BYTES = 1 << 30
+_MOST_LINKS = 16  # that one path leads through; HDF5's own limit
+
+_lock = threading.RLock()  # held while a file is opened or closed, so that threads do it once; re-entrant: errors close
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may hold the old one for ever
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def import_h5py() -> Any:
@@ -92,9 +108,10 @@ class HDF5Data(RNGDataFlow):
 
     def _close(self) -> None:
         # While a file is open, HDF5 takes what is at the same place on the disk for the same file.
-        if self._file is not None:
-            self._file.close()
-        self._forget()
+        with _lock:
+            if self._file is not None:
+                self._file.close()
+            self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pid": 0, "_file": None, "_opened": {}}
@@ -116,8 +133,9 @@ class HDF5Data(RNGDataFlow):
         if self.shuffle:
             order = np.arange(self._size)
             self.rng.shuffle(order)
+            item = method_of(self, "__getitem__")
             for place in order.tolist():
-                yield self[place]
+                yield item(place)
             return
         step = self._rows_at_once()
         for start in range(0, self._size, step):
@@ -141,19 +159,25 @@ class HDF5Data(RNGDataFlow):
 
     def _sets(self) -> dict[str, _Rows]:
         """Return the data sets by their paths, opened by this process."""
-        if self._pid != os.getpid():
-            self._close()  # what was opened by the process that forked this one
-            h5py = import_h5py()
-            with self._blamed("opening it"):
-                self._file = h5py.File(self._path, "r", locking="best-effort")
-                self._opened = {name: self._set(h5py, name) for _, name in self._pairs}
-            self._pid = os.getpid()
-            if self._size >= 0 and any(len(data) != self._size for data in self._opened.values()):
-                self._close()
-                raise StoreError(f"{self._path} had {self._size} rows and has others now: it was replaced")
-        return self._opened
+        with _lock:
+            if self._pid != os.getpid():
+                self._open()
+            return self._opened
+
+    def _open(self) -> None:
+        self._close()  # what was opened by the process that forked this one
+        h5py = import_h5py()
+        with self._blamed("opening it"):
+            self._file = h5py.File(self._path, "r", locking="best-effort")
+            self._opened = {name: self._set(h5py, name) for _, name in self._pairs}
+        self._pid = os.getpid()
+        if self._size >= 0 and any(len(data) != self._size for data in self._opened.values()):
+            self._close()
+            raise StoreError(f"{self._path} had {self._size} rows and has others now: it was replaced")
 
     def _set(self, h5py: Any, name: str) -> _Rows:
+        if _leaves(h5py, self._file, name):
+            raise self._refused(name, "lies in another file, behind an external link")
         found = self._file.get(name)
         if not isinstance(found, h5py.Dataset) or not found.ndim:
             names: list[str] = []
@@ -161,16 +185,25 @@ class HDF5Data(RNGDataFlow):
             what = "nothing" if found is None else "a group or a single value"
             known = ", ".join(names[:20]) or "none"
             raise ConfigError(f"at {name!r} in {self._path} is {what}; its data sets: {known}")
-        return _Rows(found, h5py.check_string_dtype(found.dtype))
+        if found.external or found.is_virtual:
+            raise self._refused(name, "has its data in other files, and any file could be named there")
+        rows = _Rows(found, h5py.check_string_dtype(found.dtype))
+        most = max(rows.row_bytes, rows.chunk_bytes)
+        if most > _MOST_BYTES:
+            raise self._refused(name, f"has rows or chunks of {most} bytes, and {_MOST_BYTES} is the limit")
+        return rows
+
+    def _refused(self, name: str, why: str) -> StoreError:
+        return StoreError(f"{name!r} in {self._path} {why}: copy it into a data set of plain rows with h5py")
 
     @contextmanager
     def _blamed(self, what: str) -> Iterator[None]:
         try:
             yield
-        except ConfigError:
+        except (ConfigError, StoreError):
             self._close()
             raise
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
             self._close()
             # What the system says has a number; what HDF5 says of bad bytes is one of these without.
             if isinstance(error, OSError) and error.errno is not None:
@@ -183,9 +216,11 @@ class _Rows:
 
     def __init__(self, data: Any, text: Any) -> None:
         self._length = len(data)
-        self.row_bytes: int = data.nbytes // max(1, self._length)
+        itemsize = data.dtype.itemsize
+        self.row_bytes: int = math.prod(data.shape[1:]) * itemsize  # Python's integers: numpy's may overflow
+        self.chunk_bytes: int = math.prod(data.chunks or (0,)) * itemsize
         # Of variable-length values nobody knows the size before they are read.
-        self._small = data.nbytes <= _SMALL and not data.dtype.hasobject
+        self._small = self._length * self.row_bytes <= _SMALL and not data.dtype.hasobject
         self._data = data if text is None or text.length is not None else data.asstr()
         self._whole: Any = None
 
@@ -198,6 +233,25 @@ class _Rows:
         if self._whole is None:
             self._whole = self._data[...]
         return self._whole[places]
+
+
+def _leaves(h5py: Any, file: Any, name: str) -> bool:
+    """Tell whether a path leads through an external link; HDF5 would open any file that one names."""
+    parts, place, links = name.split("/"), "", 0
+    while parts and links <= _MOST_LINKS:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        link = file.get(f"{place}/{part}", getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return True
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            parts = link.path.split("/") + parts
+            place = "" if link.path.startswith("/") else place
+        else:
+            place += f"/{part}"
+    return False
 
 
 def _owned(row: Any) -> Any:

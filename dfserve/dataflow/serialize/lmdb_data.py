@@ -12,6 +12,7 @@ import numpy as np
 
 from dfserve.dataflow.base import Datapoint, RNGDataFlow
 from dfserve.dataflow.indexing import place_of
+from dfserve.dataflow.items import method_of
 from dfserve.dataflow.mapping import MapData
 from dfserve.dataflow.policy import OnError
 from dfserve.dataflow.serialize.lmdb_datapoints import LMDBDatapoints, read_pair
@@ -93,6 +94,7 @@ class LMDBData(RNGDataFlow):
         """
         place = place_of(index, len(self))
         file = self._opened()
+        file.check_size()
         try:
             with file.env.begin() as txn:
                 if self._keys is None:
@@ -116,13 +118,15 @@ class LMDBData(RNGDataFlow):
             return
         order = np.arange(len(self))
         self.rng.shuffle(order)
+        item = method_of(self, "__getitem__")
         for place in order.tolist():
-            yield self[place]
+            yield item(place)
 
     def _in_order(self) -> Iterator[list[bytes]]:
         last = None
         while True:
             file = self._opened()
+            file.check_size()
             try:
                 with file.env.begin() as txn, txn.cursor() as cursor:
                     if not (cursor.first() if last is None else _move_past(cursor, last)):
@@ -133,6 +137,7 @@ class LMDBData(RNGDataFlow):
                         last = key
                         if file.pid != os.getpid():  # forked in mid-pass: open it here
                             break
+                        file.check_size()
                     else:
                         return
             except import_lmdb().Error as error:

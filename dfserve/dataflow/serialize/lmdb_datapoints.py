@@ -10,6 +10,7 @@ import numpy as np
 
 from dfserve.dataflow.base import Datapoint, RNGDataFlow
 from dfserve.dataflow.indexing import place_of
+from dfserve.dataflow.items import method_of
 from dfserve.dataflow.serialize.lmdb_file import OpenFile, import_lmdb, opened
 from dfserve.dataflow.serialize.lmdb_header import data_file
 from dfserve.dataflow.serialize.lmdb_label import read_label
@@ -62,6 +63,7 @@ class LMDBDatapoints(RNGDataFlow):
         """
         place = place_of(index, len(self))
         file = self._opened()
+        file.check_size()
         try:
             with file.env.begin(buffers=True) as txn:
                 return self._read(txn.get(self._form % place), place)
@@ -79,19 +81,22 @@ class LMDBDatapoints(RNGDataFlow):
             return
         order = np.arange(len(self))
         self.rng.shuffle(order)
+        item = method_of(self, "__getitem__")
         for place in order.tolist():
-            yield self[place]
+            yield item(place)
 
     def _in_order(self) -> Iterator[Datapoint]:
         count, form, read, getpid = len(self), self._form, self._read, os.getpid  # every 0.1 µs of the loop counts
         place = 0
         while place < count:
             file = self._opened()
-            pid = file.pid
+            pid, check_size = file.pid, file.check_size
+            check_size()
             try:
                 with file.env.begin(buffers=True) as txn, txn.cursor() as cursor:
                     get = cursor.get
                     while place < count and pid == getpid():  # else: forked in mid-pass, open it here
+                        check_size()
                         # By its key, not as the next: LMDB ends the process where a next page is none of its own.
                         yield read(get(form % place), place)
                         place += 1

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from pathlib import Path
 from typing import Any
 
 from dfserve.dataflow.serialize.lmdb_header import check_whole
 from dfserve.errors import StoreError
 
-_open: weakref.WeakValueDictionary[tuple[int, int], OpenFile] = weakref.WeakValueDictionary()
-_lock = threading.RLock()  # re-entrant: a garbage collection within `opened` may end an OpenFile
+_open: dict[tuple[int, int], _Shared] = {}  # by device and inode
+# Re-entrant: a garbage collection within `opened` may drop an OpenFile.
+_lock = threading.RLock()
 
 
 def _renew_lock() -> None:
@@ -29,31 +29,71 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-class OpenFile:
-    """An LMDB data file that is open for reading, for as long as somebody holds this.
-
-    Attributes:
-        env: the ``lmdb.Environment``.
-        pid: the process that opened it, the only one that may use it.
+class _Shared:
+    """A data file that a process has open, and how many hold it. A weak reference would not do: it is gone before the
+    file is closed, and whoever comes in between would open it twice.
     """
 
-    env: Any = None
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: tuple[int, int]) -> None:
         lmdb = import_lmdb()
+        self.path = path
+        self.key = key
+        self.users = 0
+        self.is_open = True
+        self.pid = os.getpid()
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            self.size = os.fstat(self.descriptor).st_size
             # The map's size: LMDB takes that of the pages in use, which is larger than 1.
             self.env = lmdb.open(os.fspath(path), subdir=False, readonly=True, lock=False, map_size=1)
         except lmdb.Error as error:
+            os.close(self.descriptor)
             raise StoreError(f"LMDB cannot open {path}: {error}") from error
-        self.pid = os.getpid()
+
+    def close(self) -> None:
+        """Close it, once; of a parent process, LMDB knows that, lets go of it here and leaves it to the parent."""
+        if self.is_open:
+            self.is_open = False
+            if _open.get(self.key) is self:
+                del _open[self.key]
+            self.env.close()
+            os.close(self.descriptor)
+
+
+class OpenFile:
+    """An LMDB data file that is open for reading, for as long as somebody holds this or another of the same file.
+
+    Attributes:
+        env: the ``lmdb.Environment``, the same for all who hold the file in a process.
+        pid: the process that opened it, the only one that may use it.
+    """
+
+    def __init__(self, shared: Any) -> None:
+        """Hold ``shared``, in which this was counted already."""
+        self._shared = shared
+        self.env = shared.env
+        self.pid: int = shared.pid
+
+    def check_size(self) -> None:
+        """Look whether the file lost bytes since it was opened: LMDB would end the process with SIGBUS (1 µs).
+
+        Raises:
+            StoreError: it did.
+        """
+        shared = self._shared
+        size = os.fstat(shared.descriptor).st_size
+        if size < shared.size:
+            raise StoreError(
+                f"{shared.path} had {shared.size} bytes when it was opened and has {size} now: it was cut short or is"
+                " being overwritten; save or copy to another name and rename"
+            )
 
     def __del__(self) -> None:
         # Within the lock, so that nobody opens the file again while it counts as open still.
         with _lock:
-            self.pid = -1
-            if self.env is not None:
-                self.env.close()
+            self._shared.users -= 1
+            if not self._shared.users:
+                self._shared.close()
 
 
 def opened(path: Path) -> OpenFile:
@@ -67,14 +107,17 @@ def opened(path: Path) -> OpenFile:
     with _lock:
         status = path.stat()
         key = (status.st_dev, status.st_ino)
-        file = _open.get(key)
-        if file is not None and file.pid == os.getpid():
-            return file
-        if file is not None:
-            file.env.close()  # of the parent: LMDB knows that, lets go of it here and leaves it to the parent
-        check_whole(path)
-        file = _open[key] = OpenFile(path)
-        return file
+        while True:
+            shared = _open.get(key)
+            if shared is not None and shared.pid != os.getpid():
+                shared.close()
+                shared = None
+            if shared is None:
+                check_whole(path)
+                shared = _open[key] = _Shared(path, key)
+            shared.users += 1
+            if shared.is_open:  # else a garbage collection closed it before it was counted
+                return OpenFile(shared)
 
 
 def import_lmdb() -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
 
 _Array = np.ndarray[Any, np.dtype[Any]]
-_LONGEST_HEADER = 1 << 16  # bytes looked at; numpy writes 128, and a structured dtype takes some more
+LONGEST_HEADER = 1 << 16  # bytes looked at; numpy writes 128, and a structured dtype takes some more
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -22,7 +23,23 @@ def view_npy(data: memoryview) -> _Array:
         ValueError: they are no ``.npy`` of version 1 or 2, have fewer bytes than their header claims, or hold objects,
             which could only be unpickled.
     """
-    file = io.BytesIO(data[:_LONGEST_HEADER])
+    shape, fortran, dtype, start = read_header(data[:LONGEST_HEADER], len(data))
+    count = math.prod(shape)
+    flat = np.frombuffer(data, dtype, count, start) if count else np.zeros(0, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def read_header(head: bytes | memoryview, nbytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether in Fortran's order, dtype, and where the elements begin.
+
+    Args:
+        head: the first ``LONGEST_HEADER`` bytes, or all if there are fewer.
+        nbytes: how many bytes there are in all.
+
+    Raises:
+        ValueError: as ``view_npy``.
+    """
+    file = io.BytesIO(head)
     try:
         shape, fortran, dtype = _READERS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # numpy's parser raises a dozen kinds on bad bytes
@@ -31,11 +48,8 @@ def view_npy(data: memoryview) -> _Array:
         raise ValueError(f"an array of {dtype} has elements without bytes")
     if dtype.hasobject:
         raise ValueError(f"an array of {dtype} holds Python objects, which nothing here unpickles")
-    count = 1
-    for size in shape:
-        count *= size  # Python's integers: numpy's may overflow
     start = file.tell()
-    if min(shape, default=0) < 0 or count * dtype.itemsize > len(data) - start:
-        raise ValueError(f"an array of shape {shape} and {dtype} is not in {len(data) - start} bytes")
-    flat = np.frombuffer(data, dtype, count, start) if count else np.zeros(0, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C")
+    # math.prod multiplies Python's integers: numpy's may overflow.
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > nbytes - start:
+        raise ValueError(f"an array of shape {shape} and {dtype} is not in {nbytes - start} bytes")
+    return shape, fortran, dtype, start

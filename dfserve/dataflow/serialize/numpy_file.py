@@ -4,7 +4,7 @@ The file is a zip of arrays that ``numpy.load`` reads: ``format`` (a text), ``bl
 (uint8: records end to end, see ``dfserve.dataflow.serialize.records``) and ``offsets`` (int64: where each record
 begins, as though the blocks were joined, and the end). Records rather than stacked columns, because ragged images,
 texts and Python values come back as they were, without pickles. Blocks, because then saving takes the memory of one.
-Nothing is compressed, so that a process maps the file instead of reading it.
+Nothing is compressed, so that a record can be read by its place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 
 from dfserve.dataflow.base import Datapoint, RNGDataFlow
 from dfserve.dataflow.indexing import place_of
-from dfserve.dataflow.serialize.npz_map import map_npz
+from dfserve.dataflow.items import method_of
+from dfserve.dataflow.serialize.npz_file import NpzFile
 from dfserve.dataflow.serialize.records import decode_record, encode_record, encoded
 from dfserve.dataflow.serialize.saving import one_pass, unfinished
 from dfserve.errors import StoreError, WireError
@@ -32,7 +33,7 @@ _BLOCK = 8 << 20  # bytes of a block, and what saving holds in memory; a datapoi
 
 
 class NumpySerializer:
-    """DataFlows in ``.npz`` files, for data that fits into memory: a process that reads it has all of it mapped."""
+    """DataFlows in ``.npz`` files, whose records are read when they are asked for."""
 
     @staticmethod
     def save(df: Any, path: str | os.PathLike[str]) -> None:
@@ -105,21 +106,22 @@ class NumpyData(RNGDataFlow):
     """The datapoints of a file of ``NumpySerializer``. Item *i* is the *i*-th that was saved."""
 
     def __init__(self, path: str | os.PathLike[str], shuffle: bool = True) -> None:
-        """Check and map ``path``; arguments and errors are those of ``NumpySerializer.load``."""
+        """Check and open ``path``; arguments and errors are those of ``NumpySerializer.load``."""
         self.shuffle = shuffle
         self._path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
-        self._map(check=True)
+        self._open(check=True)
 
-    def _map(self, *, check: bool) -> None:
-        arrays = map_npz(self._path, check=check)
-        found = arrays.pop("format", None)
+    def _open(self, *, check: bool) -> None:
+        file = NpzFile(self._path, check=check)
+        found = file.array("format") if "format" in file.names else None
         if found is None or found.shape or str(found) != FORMAT:
             raise StoreError(f"{self._path} {_strange(found)}")
-        self._offsets = arrays.pop("offsets", np.zeros(0))
-        self._blocks = [arrays[name] for name in sorted(arrays)]
-        self._begins = list(accumulate(map(len, self._blocks), initial=0))
-        whole = all(block.dtype == np.uint8 and block.ndim == 1 for block in self._blocks)
-        if not whole or not _are_offsets(self._offsets, self._begins[-1]):
+        self._file = file
+        self._offsets = file.array("offsets") if "offsets" in file.names else np.zeros(0)
+        blocks = [file.bytes_of(name) for name in sorted(file.names) if name not in ("format", "offsets")]
+        self._blocks = [block for block in blocks if block is not None]  # (where in the file it begins, bytes)
+        self._begins = list(accumulate((size for _, size in self._blocks), initial=0))
+        if len(self._blocks) < len(blocks) or not _are_offsets(self._offsets, self._begins[-1]):
             raise StoreError(f"{self._path} says in offsets where its records lie, and that is not within its blocks")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class NumpyData(RNGDataFlow):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._path, self.shuffle, self._rng = state["path"], state["shuffle"], state["rng"]
-        self._map(check=False)
+        self._open(check=False)
         if len(self) != state["count"]:
             raise StoreError(f"{self._path} had {state['count']} datapoints and has {len(self)}: it was replaced")
 
@@ -139,9 +141,12 @@ class NumpyData(RNGDataFlow):
         place = place_of(index, len(self))
         begin, end = self._offsets[place : place + 2].tolist()
         number = bisect_right(self._begins, begin) - 1
-        base = self._begins[number]
         try:
-            return decode_record(self._blocks[number][begin - base : end - base].data)
+            start, size = self._blocks[number]
+            start += begin - self._begins[number]
+            if end > self._begins[number] + size:
+                raise StoreError(f"datapoint {place} of {self._path} is malformed: it does not end in its block")
+            return decode_record(self._file.read(start, end - begin))
         except (WireError, IndexError) as error:
             raise StoreError(f"datapoint {place} of {self._path} is malformed: {error}") from error
 
@@ -149,8 +154,9 @@ class NumpyData(RNGDataFlow):
         order = np.arange(len(self))
         if self.shuffle:
             self.rng.shuffle(order)
+        item = method_of(self, "__getitem__")
         for place in order.tolist():
-            yield self[place]
+            yield item(place)
 
 
 def _are_offsets(offsets: _Array, end: int) -> bool:

@@ -65,7 +65,7 @@ def _read_plain(frames: Sequence[memoryview]) -> Datapoint | None:
             _, spec, shape, number, is_scalar = column
             memory = bytearray(frames[used])  # a quarter faster than copying an array of it
             array: np.ndarray[Any, Any] = np.ndarray(shape, _DTYPES[spec], memory)
-            if number != used or array.nbytes != len(memory):
+            if number != used or array.nbytes != len(memory) or (type(number), type(is_scalar)) != (int, bool):
                 return None
             used += 1
             values.append(_number(array) if is_scalar else array)
@@ -73,7 +73,7 @@ def _read_plain(frames: Sequence[memoryview]) -> Datapoint | None:
             values.append(column[1][0])
         else:
             return None
-    if count != 1 or used != len(frames):
+    if count != 1 or used != len(frames) or not type(count) is type(kind) is int:
         return None
     return values if kind == 0 and keys is None else _made(kind, keys, values)
 

@@ -7,14 +7,15 @@ of a block of one datapoint (``dfserve.wire.blocks``); numbers are little-endian
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, pairwise
 
 from dfserve.dataflow.base import Datapoint
 from dfserve.dataflow.failures import attach_key
+from dfserve.dataflow.serialize.plain_block import read_datapoint
 from dfserve.errors import EncodeError, WireError
-from dfserve.wire.blocks import BlockBuilder, decode_block
-from dfserve.wire.copies import writable
+from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.limits import Limits
 
 # Version 1. No protobuf message begins with "d" (the end of a group), so no tf.train.Example looks like this.
@@ -24,6 +25,16 @@ _COUNT = struct.Struct("<4sI")
 _LIMITS = Limits(max_frame=1 << 40)
 
 
+class _Builders(threading.local):
+    """A builder for each thread: making one takes longer than a small record does."""
+
+    def __init__(self) -> None:
+        self.one = BlockBuilder(max_bytes=1, max_count=1, limits=_LIMITS)  # memory for one datapoint, not for many
+
+
+_builders = _Builders()
+
+
 def encode_record(datapoint: Datapoint) -> bytes:
     """Return a datapoint as bytes.
 
@@ -31,7 +42,7 @@ def encode_record(datapoint: Datapoint) -> bytes:
         EncodeError: it is no list, tuple or dict, or a component is of a type that only a pickle could hold; it names
             the component.
     """
-    builder = BlockBuilder(max_bytes=1, max_count=1, limits=_LIMITS)  # memory for one datapoint, not for many
+    builder = _builders.one
     builder.add(datapoint)
     frames = builder.close().frames
     lengths = [len(frame) for frame in frames]
@@ -56,10 +67,7 @@ def decode_record(record: bytes | memoryview) -> Datapoint:
     ends = list(accumulate(lengths, initial=start))
     if ends[-1] != len(view):
         raise WireError("frames", f"a record of {len(view)} bytes says that it has {ends[-1]}")
-    datapoints = decode_block([view[begin:end] for begin, end in pairwise(ends)], _LIMITS)
-    if len(datapoints) != 1:
-        raise WireError("body", f"a record holds {len(datapoints)} datapoints")
-    return writable(datapoints[0])
+    return read_datapoint([view[begin:end] for begin, end in pairwise(ends)], _LIMITS)
 
 
 def encoded(datapoints: Iterable[Datapoint], encode: Callable[[Datapoint], bytes]) -> Iterator[bytes]:

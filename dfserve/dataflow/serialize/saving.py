@@ -35,7 +35,7 @@ def unfinished(path: str | os.PathLike[str], *, replace: bool = False) -> Iterat
 
     If the block raises, the partial is removed; after ``kill -9`` it stays until the next save to ``path``. Whatever
     writes to it must write into that file, not put another in its place, and must have closed it at the end of the
-    block. The file is locked by ``flock``: HDF5, which does that too, needs ``h5py.File(..., locking=False)``.
+    block. The file is locked by ``flock``, which what writes to it must not try too.
 
     Args:
         path: the file to be; of a symbolic link, what it points to.

@@ -25,8 +25,9 @@ _EXTENSIONS = frozenset(
 )
 _BUFFER = 1 << 20  # bytes read ahead, and looked through at once after the end mark
 _GZIP = b"\x1f\x8b"
-# What tarfile and gzip raise on bad bytes; a ValueError or an OverflowError comes from numbers that are none.
-_DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError)
+# What tarfile and gzip raise on bad bytes; a ValueError or an OverflowError comes from numbers that are none, a
+# RecursionError from a thousand headers that each extend the next.
+_DAMAGE = (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)

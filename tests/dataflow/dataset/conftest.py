@@ -6,9 +6,8 @@ import hashlib
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,10 +225,3 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         web.over.set()
         web.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def jpegs(photographs: Path) -> list[bytes]:
-    """Real photographs, encoded."""
-    files: Iterable[Path] = sorted(photographs.glob("train/*/*.JPEG"))
-    return [file.read_bytes() for file in files]

@@ -81,6 +81,22 @@ def drip(server: Any) -> Behaviour:
     return behave
 
 
+def chunked(page: bytes) -> Behaviour:
+    """Send a page whose length is not told beforehand."""
+
+    def behave(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for start in range(0, len(page), 100_000):
+            piece = page[start : start + 100_000]
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        handler.wfile.write(b"0\r\n\r\n")
+
+    return behave
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -199,19 +215,94 @@ def test_no_more_than_the_published_size_is_stored(server: Any, tmp_path: Path) 
 
 def test_an_answer_of_unknown_length_arrives_too(server: Any, tmp_path: Path) -> None:
     file = server.publish("a.bin", CONTENT)
-
-    def chunked(handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        handler.protocol_version = "HTTP/1.1"
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        for start in range(0, len(content), 100_000):
-            piece = content[start : start + 100_000]
-            handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-        handler.wfile.write(b"0\r\n\r\n")
-
-    server.always = chunked
+    server.always = chunked(CONTENT)
     assert fetch(file, tmp_path).read_bytes() == CONTENT
+
+
+PAGE = b"<html>log in</html>"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(chunked(PAGE), id="a page of unknown length"),
+        pytest.param(chunked(b"?" * (len(CONTENT) + 100_000)), id="a long page of unknown length"),
+        pytest.param(answer(200, PAGE), id="a page"),
+        pytest.param(answer(206, PAGE, Content_Range="bytes 200000-200018/200019"), id="another file's end"),
+        pytest.param(answer(416), id="no such byte, and no file"),
+        pytest.param(answer(404), id="no file"),
+    ],
+)
+def test_what_was_resumed_outlives_a_mirror_that_has_another_file(
+    server: Any, tmp_path: Path, hasty: Patience, bad: Behaviour
+) -> None:
+    file = server.publish("a.bin", CONTENT)
+    server.files["/bad/a.bin"] = CONTENT
+
+    def mirror(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        (bad if handler.path == "/bad/a.bin" else cut(len(CONTENT)))(handler, content)
+
+    server.always = mirror
+    mirrored = Published(file.name, file.size, file.sha256, (f"{server.url}/bad", server.url))
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:200_000])
+    assert fetch(mirrored, tmp_path, hasty).read_bytes() == CONTENT
+    assert server.requests[-1] == ("/a.bin", "bytes=200000-")
+    assert [path for path, _ in server.requests].count("/a.bin") == 1
+    # Alone, it is given up at once, and the next call can still go on.
+    (tmp_path / "a.bin").unlink()
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:200_000])
+    alone = Published(file.name, file.size, file.sha256, (f"{server.url}/bad",))
+    with pytest.raises(DownloadError, match=r"/bad/a\.bin"):
+        fetch(alone, tmp_path, hasty)
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:200_000]
+
+
+def test_a_page_in_place_of_the_file_is_not_kept_as_its_beginning(server: Any, tmp_path: Path, hasty: Patience) -> None:
+    file = server.publish("a.bin", CONTENT)
+    server.always = chunked(PAGE)
+    with pytest.raises(DownloadError, match=f"has another file: {len(PAGE)} bytes, not 307,200"):
+        fetch(file, tmp_path, hasty)
+    assert len(server.requests) == 1
+    assert names(tmp_path) == []
+
+
+def test_a_mirror_is_not_blamed_for_the_beginning_that_another_sent(
+    server: Any, tmp_path: Path, hasty: Patience
+) -> None:
+    file = server.publish("a.bin", CONTENT)
+    server.files["/bad/a.bin"] = b"?" * len(CONTENT)
+
+    def mirror(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        cut(1000 if handler.path == "/bad/a.bin" else len(CONTENT))(handler, content)
+
+    server.always = mirror
+    mirrored = Published(file.name, file.size, file.sha256, (f"{server.url}/bad", server.url))
+    assert fetch(mirrored, tmp_path, hasty).read_bytes() == CONTENT
+    assert server.requests == [("/bad/a.bin", ""), ("/a.bin", "bytes=1000-"), ("/a.bin", "")]
+
+
+def test_a_server_that_cannot_resume_and_is_cut_costs_nothing_that_was_there(
+    server: Any, tmp_path: Path, hasty: Patience
+) -> None:
+    file = server.publish("a.bin", CONTENT)
+
+    def cut_200(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[:50_000])
+
+    server.behaviours = [cut(100_000), cut_200]
+    assert fetch(file, tmp_path, hasty).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == ["", "bytes=100000-", "bytes=100000-"]
+
+
+def test_a_server_that_knows_no_such_byte_is_asked_for_the_whole(server: Any, tmp_path: Path, hasty: Patience) -> None:
+    file = server.publish("a.bin", CONTENT)
+    server.behaviours = [answer(416), answer(200, CONTENT)]
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
+    assert fetch(file, tmp_path, hasty).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == ["bytes=1000-", ""]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
@@ -224,7 +315,7 @@ def test_a_refusal_is_not_asked_again(server: Any, tmp_path: Path, hasty: Patien
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [425, 429, 500, 503])
 def test_a_busy_server_is_asked_again(server: Any, tmp_path: Path, hasty: Patience, status: int) -> None:
     file = server.publish("a.bin", CONTENT)
     server.behaviours = [answer(status, Retry_After="0"), answer(status, Retry_After="Thu, 01 Jan 2026 00:00:00 GMT")]
@@ -399,13 +490,14 @@ def test_a_file_system_without_locks_does_too(
     assert names(tmp_path) == ["a.bin"]
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy", "ALL_PROXY"])
 def test_the_proxy_of_the_environment_is_used(
-    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: Patience
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hasty: Patience, variable: str
 ) -> None:
     # A proxy is asked for whole addresses; this one knows the file under that name.
     server.files["http://files.example/a.bin"] = CONTENT
     file = Published("a.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), ("http://files.example",))
-    monkeypatch.setenv("http_proxy", server.url.replace("://", "://me:secret@"))
+    monkeypatch.setenv(variable, server.url.replace("://", "://me:secret@"))
     assert fetch(file, tmp_path, hasty).read_bytes() == CONTENT
     assert server.requests == [("http://files.example/a.bin", "")]
 

@@ -96,7 +96,7 @@ def test_a_refusal_is_final(web: Any, status: int) -> None:
     assert web.hits["/a"] == 1
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_passing_trouble_is_tried_again(web: Any, status: int) -> None:
     assert Fetcher().fetch(web.page("/a", web.status(status), web.status(status), web.body(b"a"))) == b"a"
     assert web.hits["/a"] == 3
@@ -320,6 +320,33 @@ def test_a_damaged_or_foreign_packing_is_refused(web: Any) -> None:
     fails(Fetcher(retries=1), web.page("/bad", web.body(b"no gzip", Content_Encoding="gzip")), "damaged gzip")
     fails(Fetcher(), web.page("/br", web.body(b"?", Content_Encoding="br")), "'br' unasked")
     assert web.hits["/br"] == 1
+
+
+def test_a_packing_of_several_members_is_unpacked_whole(web: Any) -> None:
+    members = gzip.compress(b"a" * 1000) + gzip.compress(os.urandom(300_000)) + gzip.compress(b"c" * 1000)
+    content = gzip.decompress(members)
+    for name, packed in (("/plain", members), ("/padded", members + bytes(100))):
+        url = web.page(name, web.body(packed, Content_Encoding="gzip"))
+        assert Fetcher(retries=0).fetch(url) == content
+        assert Fetcher(retries=0, max_bytes=len(content)).fetch(url) == content
+        fails(Fetcher(retries=0, max_bytes=len(content) - 1), url, "max_bytes")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 15, 500])
+def test_a_later_member_that_breaks_off_is_an_error(web: Any, cut: int) -> None:
+    packed = gzip.compress(b"a" * 1000) + gzip.compress(os.urandom(1000))
+    fails(Fetcher(retries=0), web.page("/a", web.body(packed[:-cut], Content_Encoding="gzip")), "breaks off")
+
+
+def test_what_is_no_member_after_one_is_an_error(web: Any) -> None:
+    packed = gzip.compress(b"a" * 1000) + b"something else"
+    fails(Fetcher(retries=0), web.page("/a", web.body(packed, Content_Encoding="gzip")), "damaged gzip")
+
+
+def test_members_without_end_are_refused(web: Any) -> None:
+    url = web.page("/a", web.body(gzip.compress(b"") * 10_001, Content_Encoding="gzip"))
+    fails(Fetcher(), url, "more than 10000 members")
+    assert web.hits["/a"] == 1
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"retries": -1}, {"max_bytes": 0}])

@@ -114,6 +114,16 @@ def test_flat_val_takes_its_labels_from_val_txt(folder: Path) -> None:
     ]
 
 
+def test_a_label_file_may_have_names_that_are_not_utf_8(folder: Path) -> None:
+    name = b"sch\xf6n.JPEG"
+    (folder / "val").mkdir()
+    shutil.copy(next((folder / "train").rglob("*.JPEG")), folder / "val" / os.fsdecode(name))
+    (folder / "val.txt").write_bytes(name + b" 65\n")
+    ds = ILSVRC12(folder, "val", folder, dir_structure="original")
+    assert [label for _, label in ds] == [65]
+    assert os.fsencode(ds.imglist[0][0]).endswith(name)
+
+
 def test_flat_val_without_val_txt_is_refused_and_says_where_it_looked(folder: Path, tmp_path: Path) -> None:
     (folder / "val").mkdir()
     shutil.copy(next((folder / "train" / SYNSETS[0]).iterdir()), folder / "val")
@@ -178,7 +188,7 @@ def test_folders_and_names_that_do_not_exist_are_refused(photographs: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(b"this is no JPEG", "unknown or damaged"), (b"", "empty"), (None, "No such file")]
+    ("content", "why"), [(b"this is no JPEG", "a damaged one"), (b"", "empty"), (None, "No such file")]
 )
 def test_an_unreadable_file_is_an_error_that_names_it(folder: Path, content: bytes | None, why: str) -> None:
     ds = ILSVRC12(folder, "train", shuffle=False)

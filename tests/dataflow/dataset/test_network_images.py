@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.dataflow.dataset.decoding import decode_image
 from dfserve.dataflow.dataset.network_images import NetworkImages
+from dfserve.dataflow.decoding import decode_image
 from dfserve.dataflow.failures import key_of
 from dfserve.dataflow.policy import SkipErrors
 from dfserve.errors import ConfigError, DatapointError, DfserveError, DownloadError, TooManyErrors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
 import zipfile
@@ -92,7 +93,7 @@ def test_an_item_is_the_same_whatever_the_order_and_the_process(published: Path)
 def test_an_unreadable_image_is_an_error_that_names_it_or_is_skipped(folder: Path, tmp_path: Path) -> None:
     bad = folder / "val" / "images" / "val_3.JPEG"
     bad.write_bytes(b"no image")
-    with pytest.raises(DatapointError, match="unknown or damaged") as caught:
+    with pytest.raises(DatapointError, match="a damaged one") as caught:
         list(TinyImageNet(folder, "val"))
     assert key_of(caught.value) == str(bad)
     skipping = TinyImageNet(folder, "val", on_error=SkipErrors(quarantine=tmp_path / "bad.jsonl"))
@@ -100,6 +101,14 @@ def test_an_unreadable_image_is_an_error_that_names_it_or_is_skipped(folder: Pat
     assert str(bad) in (tmp_path / "bad.jsonl").read_text()
     with pytest.raises(TooManyErrors):
         list(TinyImageNet(folder, "val", on_error=SkipErrors(total=0)))
+
+
+def test_a_file_name_may_be_other_than_utf_8(folder: Path) -> None:
+    name = b"sch\xf6n.JPEG"
+    (folder / "val" / "images" / "val_0.JPEG").rename(folder / "val" / "images" / os.fsdecode(name))
+    annotations = folder / "val" / "val_annotations.txt"
+    annotations.write_bytes(annotations.read_bytes().replace(b"val_0.JPEG", name))
+    assert TinyImageNet(folder, "val")[0][1] == 0
 
 
 @pytest.mark.parametrize(

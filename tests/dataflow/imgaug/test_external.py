@@ -189,3 +189,29 @@ def test_a_child_that_is_forked_during_a_call_does_not_wait_for_it() -> None:
     done.set()
     thread.join()
     assert status == 0
+
+
+def test_an_adapter_within_an_adapter_does_not_wait_for_itself() -> None:
+    inner = imgaug.Albumentations(plain)
+    outer = imgaug.Albumentations(lambda img: inner.augment(img))
+    results: list[Any] = []
+
+    def work() -> None:
+        transform = outer.get_transform(IMAGE)
+        results.extend(transform.apply_image(IMAGE).shape for _ in range(2))
+
+    thread = threading.Thread(target=work, daemon=True)  # one that hangs does not keep the process
+    thread.start()
+    thread.join(30)
+    assert results == [IMAGE.shape] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, against forking beside threads
+        child = os.fork()
+    if not child:
+        try:
+            signal.alarm(30)  # a child that hangs is ended by it
+            outer.augment(IMAGE)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -6,6 +6,8 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -271,6 +273,108 @@ sys.exit(0 if good and codes == [0, 0, 0] else f"parent {{good}}, children {{cod
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("limit", [0, 5, 2000, 300_000, 5_000_000])
+def test_a_full_disk_is_an_error_that_leaves_the_old_file_and_a_process_that_lives(saved: Path, limit: int) -> None:
+    script = f"""
+import gc, os, resource, sys
+import numpy as np
+from dfserve.dataflow.serialize.hdf5 import HDF5Serializer
+taken = 0
+def source():
+    global taken
+    for number in range(6000):
+        taken += 1
+        yield [np.full((50, 50, 3), number % 251, "uint8"), number]
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    HDF5Serializer.save(source(), {str(saved)!r}, ["x", "y"])
+except OSError as error:
+    assert error.errno == 27, error
+else:
+    sys.exit("no error")
+gc.collect()
+assert taken < 6000  # the pass ended with the first write that failed
+assert os.listdir({str(saved.parent)!r}) == [{saved.name!r}]
+assert len(HDF5Serializer.load({str(saved)!r}, {PATHS!r}, False)[3]) == 4
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_may_share_the_first_use(saved: Path) -> None:
+    for _ in range(20):
+        ds = HDF5Data(saved, PATHS, shuffle=False)
+        together = threading.Barrier(8)
+
+        def read(number: int, ds: HDF5Data = ds, together: threading.Barrier = together) -> int:
+            together.wait(60)
+            return int(ds[number][1])
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(read, range(8))) == list(range(8))
+
+
+def outside(path: Path) -> Path:
+    secret = path.with_name("secret.h5")
+    with h5py.File(secret, "w") as file:
+        file["x"] = np.arange(12).reshape(4, 3)
+    return secret
+
+
+def of_external_bytes(file: Any, secret: Path) -> None:
+    file.create_dataset("x", (4, 3), "u1", external=[(str(secret), 0, 12)])
+
+
+def of_an_external_link(file: Any, secret: Path) -> None:
+    file["x"] = h5py.ExternalLink(str(secret), "x")
+
+
+def of_an_external_link_behind_a_soft_one(file: Any, secret: Path) -> None:
+    file["a/out"] = h5py.ExternalLink(str(secret), "/")
+    file["b"] = h5py.SoftLink("a")
+    file["x"] = h5py.SoftLink("/b/out/x")
+
+
+def of_a_virtual_data_set(file: Any, secret: Path) -> None:
+    layout = h5py.VirtualLayout((4, 3), "i8")
+    layout[...] = h5py.VirtualSource(str(secret), "x", (4, 3))
+    file.create_virtual_dataset("x", layout)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [of_external_bytes, of_an_external_link, of_an_external_link_behind_a_soft_one, of_a_virtual_data_set],
+)
+def test_a_file_that_leads_to_other_files_is_refused(path: Path, write: Any) -> None:
+    secret = outside(path)
+    with h5py.File(path, "w") as file:
+        write(file, secret)
+    with pytest.raises(StoreError, match=f"'x' in {path} .*other file"):
+        HDF5Data(path, ["x"])
+
+
+def test_soft_links_within_the_file_are_followed_and_circles_are_refused(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["a/x"] = np.arange(4)
+        file["a/y"] = h5py.SoftLink("x")
+        file["z"] = h5py.SoftLink("/a/./y")
+        file["one"] = h5py.SoftLink("other")
+        file["other"] = h5py.SoftLink("/one")
+    assert [int(x) for (x,) in HDF5Data(path, ["z"], shuffle=False)] == [0, 1, 2, 3]
+    with pytest.raises((ConfigError, StoreError), match=str(path)):
+        HDF5Data(path, ["one"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"), [((4, 1 << 40), None), ((4, 1 << 40), (1, 1 << 10)), ((4, 1 << 10), (1 << 20, 1 << 11))]
+)
+def test_rows_that_are_only_claimed_take_no_memory(path: Path, shape: Any, chunks: Any) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", shape, "u1", chunks=chunks, maxshape=(None, None) if chunks else None)
+    with pytest.raises(StoreError, match=r"'x' in .* has rows or chunks of \d+ bytes"):
+        HDF5Data(path, ["x"])
 
 
 def test_without_h5py_the_command_that_installs_it_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

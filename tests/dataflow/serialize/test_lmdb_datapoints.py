@@ -110,7 +110,7 @@ def test_the_file_is_open_once_however_many_read_it(path: Path) -> None:
     linked = LMDBSerializer.load(link, shuffle=False)
     passes = [iter(ds) for ds in (one, other, copied, linked)]
     assert [next(one_pass)[1] for one_pass in passes] == [0, 0, 0, 0]
-    assert len({id(ds._file) for ds in (one, other, copied, linked)}) == 1
+    assert len({id(ds._file.env) for ds in (one, other, copied, linked)}) == 1
 
 
 def test_the_file_is_closed_with_the_last_that_reads_it(path: Path) -> None:
@@ -148,6 +148,55 @@ def test_many_threads_read_by_index_at_once(path: Path) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert not wrong
+
+
+def test_threads_that_load_and_drop_one_file_do_not_open_it_twice(path: Path) -> None:
+    script = f"""
+import sys, threading
+from dfserve.dataflow.serialize import LMDBSerializer, lmdb_file
+sys.setswitchinterval(1e-6)
+errors = []
+def load():
+    try:
+        for _ in range(200):
+            ds = LMDBSerializer.load({str(path)!r}, shuffle=False)
+            assert ds[3][1] == 3
+            del ds
+    except BaseException as error:
+        errors.append(repr(error))
+threads = [threading.Thread(target=load) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(str((errors, lmdb_file._open)) if errors or lmdb_file._open else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr  # -11 where one closed what another had open
+
+
+@pytest.mark.parametrize("left", [0, 8192])
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_and_not_the_end(path: Path, left: int) -> None:
+    script = f"""
+import os, sys
+from dfserve.dataflow.serialize import LMDBSerializer
+from dfserve.dataflow.serialize.lmdb_data import LMDBData
+from dfserve.errors import StoreError
+sources = [LMDBSerializer.load({str(path)!r}, shuffle=False), LMDBData({str(path)!r}, shuffle=False)]
+reads = [read for ds in sources for read in (iter(ds).__next__, lambda ds=ds: ds[250], lambda ds=ds: next(iter(ds)))]
+for read in reads:
+    read()
+os.truncate({str(path)!r}, {left})
+for number, read in enumerate(reads):
+    try:
+        read()
+    except StoreError as error:
+        assert "cut short" in str(error) and {str(path)!r} in str(error), error
+    else:
+        sys.exit(f"read {{number}} took no notice")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr  # -7 where it touched a page that is gone
 
 
 def _numbers(ds: Any, results: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import random
 import zipfile
@@ -204,6 +206,34 @@ def test_a_loaded_file_pickles_small_and_notices_that_it_was_replaced(saved: Pat
     assert len(pickled) < 1000
     assert plain(pickle.loads(pickled)) == plain(DATAPOINTS)
     NumpySerializer.save(listed([1]), saved)
-    assert plain(ds) == plain(DATAPOINTS)  # what is mapped stays
+    assert plain(ds) == plain(DATAPOINTS)  # what is open stays
     with pytest.raises(StoreError, match="had 7 datapoints and has 1"):
         pickle.loads(pickled)
+
+
+def test_a_file_that_is_cut_short_while_it_is_open_is_an_error_and_not_the_end(saved: Path) -> None:
+    ds = NumpySerializer.load(saved, shuffle=False)
+    passing = iter(ds)
+    next(passing)
+    os.truncate(saved, 100)
+    for read in (lambda: ds[6], lambda: next(passing)):
+        with pytest.raises(StoreError, match=f"{saved} ends at byte 100 .* cut short"):
+            read()
+
+
+def test_a_record_that_would_reach_into_what_follows_its_block_is_refused(path: Path) -> None:
+    blocks = {"block_000000": np.zeros(10, "u1"), "block_000001": np.zeros(10, "u1")}
+    np.savez(path, format=np.array(FORMAT), offsets=np.array([0, 15, 20]), **blocks)
+    with pytest.raises(StoreError, match=r"datapoint 0 of .* does not end in its block"):
+        NumpySerializer.load(path)[0]
+
+
+def test_nothing_stays_open_when_a_file_is_not_used_any_more(saved: Path) -> None:
+    def is_open() -> bool:
+        return str(saved) in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+
+    ds = NumpySerializer.load(saved)
+    assert is_open()
+    del ds
+    gc.collect()
+    assert not is_open()

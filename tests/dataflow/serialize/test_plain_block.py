@@ -121,6 +121,16 @@ def test_what_is_no_block_of_one_datapoint_is_refused(frames: list[memoryview]) 
         read_datapoint(frames, DEFAULT_LIMITS)
 
 
+@pytest.mark.parametrize(("right", "wrong"), [(b"\xc2", b"\xe2"), (b"\xc2", b"\x00")])
+def test_whether_a_value_is_a_scalar_is_a_bool_and_nothing_like_one(right: bytes, wrong: bytes) -> None:
+    frames = frames_of([np.array(False)])
+    damaged = bytes(frames[0])
+    assert damaged.endswith(right)
+    frames[0] = memoryview(damaged[:-1] + wrong)
+    with pytest.raises(WireError):
+        read_datapoint(frames, DEFAULT_LIMITS)
+
+
 @given(st.lists(arrays, min_size=1, max_size=3), st.data())
 def test_a_damaged_body_is_refused_or_goes_the_general_way(components: list[Any], data: st.DataObject) -> None:
     frames = frames_of(components)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,17 @@ def test_a_pickle_is_not_loaded() -> None:
 
     with pytest.raises(WireError):
         decode_record(pickle.dumps(Trap()))
+
+
+def test_a_refused_datapoint_leaves_nothing_in_the_next_record() -> None:
+    before = encode_record([np.arange(5), "text"])
+    with pytest.raises(EncodeError):
+        encode_record([np.arange(9), {"deep": [np.arange(3), object()]}])
+    assert encode_record([np.arange(5), "text"]) == before
+
+
+def test_threads_encode_at_once() -> None:
+    datapoints = [[np.full(number * 7, number % 251, "u1"), number, str(number)] for number in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(encode_record, datapoints))
+    assert records == [encode_record(datapoint) for datapoint in datapoints]

@@ -166,3 +166,13 @@ def test_a_sparse_file_is_marked_since_its_size_may_be_any(path: Path) -> None:
 def test_a_missing_file_is_an_error_of_the_system(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(read_tar(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_thousands_of_headers_that_extend_each_other_are_an_error_with_the_name(path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, content = kind, b"11 path=ab\n"
+    header.size = len(content)
+    one = header.tobuf(tarfile.GNU_FORMAT) + content.ljust(tarfile.BLOCKSIZE, b"\0")
+    with pytest.raises(StoreError, match=str(path)):
+        read(path, one * 5000)

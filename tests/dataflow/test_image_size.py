@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.dataflow.dataset.image_size import claimed_size, is_cut_jpeg
+from dfserve.dataflow.image_size import claimed_size, is_cut_jpeg
 
 cv2 = pytest.importorskip("cv2")
 

@@ -1,12 +1,14 @@
-"""Owns the decoding of images that are bytes in memory, within a limit on their pixels."""
+"""Owns the decoding of images, from bytes in memory and from files; nothing that is cut short passes as whole."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfserve.dataflow.dataset.image_size import claimed_size, is_cut_jpeg
+from dfserve.dataflow.image_size import claimed_size, is_cut_jpeg
 from dfserve.errors import DatapointError
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 # Pixels: 384 MiB once decoded, and more than the largest cameras' (102 million). A file of some kilobytes can claim
 # billions, and OpenCV's own limit (OPENCV_IO_MAX_IMAGE_PIXELS, 2**30) admits 3 GiB an image.
 MAX_PIXELS = 1 << 27
+# Pixels: OpenCV's own limit as it is delivered. A file on one's own disk may be a map or a scan of that size.
+_MAX_PIXELS_OF_FILES = 1 << 30
 
 
 def decode_image(
@@ -34,17 +38,29 @@ def decode_image(
     Raises:
         DatapointError: this is no image, one that is cut short or damaged, or one that is too large.
     """
-    cv2 = import_cv2()
     name = name or "the image"
-    data = _as_bytes(encoded, name)
-    _check(data, name, max_pixels)
+    return _decoded(_as_bytes(encoded, name), name, max_pixels)
+
+
+def read_image(path: str | os.PathLike[str], *, grey: bool = False) -> npt.NDArray[np.uint8]:
+    """Return the image of a file: as ``decode_image`` has it, or uint8 of shape (height, width) if ``grey``.
+
+    The pixels are those of ``cv2.imread``. It is not called: some releases crash on a file name that is not UTF-8, and
+    all fill up what is missing of a JPEG with grey. An image may have 2**30 pixels, OpenCV's own limit.
+
+    Raises:
+        DatapointError: the file is missing, no image, cut short or damaged; it names the file and says why.
+        ImportError: OpenCV is not installed.
+    """
+    import_cv2()  # first: without it no file is at fault
+    name = str(path).encode("utf-8", "backslashreplace").decode()
     try:
-        image: npt.NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DatapointError(f"cv2 cannot decode {name} ({_described(data)}): {error}") from error
-    if image is None:
-        raise DatapointError(f"cv2 cannot decode {name} ({_described(data)}): no image, or a damaged one")
-    return image
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DatapointError(f"the image {name} cannot be read: {error.strerror or error}") from error
+    except (TypeError, ValueError) as error:  # bytes; a NUL in the name
+        raise DatapointError(f"{path!r} is no path of an image: {error}") from error
+    return _decoded(data, name, _MAX_PIXELS_OF_FILES, grey)
 
 
 def import_cv2() -> Any:
@@ -58,6 +74,20 @@ def import_cv2() -> Any:
     except ImportError as error:
         raise ImportError("decoding images needs OpenCV: pip install 'dfserve[producer]'") from error
     return cv2
+
+
+def _decoded(data: bytes, name: str, max_pixels: int, grey: bool = False) -> npt.NDArray[np.uint8]:
+    cv2 = import_cv2()
+    _check(data, name, max_pixels)
+    try:
+        image: npt.NDArray[np.uint8] | None = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+        )
+    except cv2.error as error:
+        raise DatapointError(f"cv2 cannot decode {name} ({_described(data)}): {error}") from error
+    if image is None:
+        raise DatapointError(f"cv2 cannot decode {name} ({_described(data)}): no image, or a damaged one")
+    return image
 
 
 def _as_bytes(encoded: Any, name: str) -> bytes:
