@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 
-from dfserve.dataflow.rng import Place, take_place
+from dfserve.dataflow.rng import Place, move_on, take_place
 from dfserve.memory import keep_large_blocks
 
 
 def start_afresh(place: Place) -> None:
     """Become the worker at ``place``: its random numbers, also of the global generators, are nobody else's."""
     take_place(place)
+    move_on()
     seeds = np.random.SeedSequence(place.seed, spawn_key=place.path if place.seed is not None else ())
     state = seeds.generate_state(4)
     np.random.seed(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,9 @@ class Place:
 
 
 _place = Place()
+# What get_rng made, by the order: a forked child has copies of them, which must not draw what their parent draws.
+_MADE: weakref.WeakValueDictionary[int, PhiloxState] = weakref.WeakValueDictionary()
+_births: Iterator[int] = itertools.count()
 _made: Iterator[int] = itertools.count()  # generators made here since the seed was set
 _pools: Iterator[int] = itertools.count()  # pools of workers started here since then
 
@@ -123,9 +127,13 @@ def get_rng(_obj: object = None) -> PhiloxState:
     Args:
         _obj: not used. tensorpack mixes it into the seed; that is unnecessary, and calls stay valid.
     """
-    if _place.seed is None:
-        return PhiloxState()
-    return PhiloxState(np.random.SeedSequence(_place.seed, spawn_key=(*_place.path, next(_made))))
+    rng = PhiloxState(_seed_of(next(_made)))
+    _MADE[next(_births)] = rng
+    return rng
+
+
+def _seed_of(number: int) -> np.random.SeedSequence | None:
+    return None if _place.seed is None else np.random.SeedSequence(_place.seed, spawn_key=(*_place.path, number))
 
 
 def worker_places(count: int) -> list[Place]:
@@ -145,10 +153,17 @@ def take_place(place: Place) -> None:
     _place, _made, _pools = place, itertools.count(), itertools.count()
 
 
-def _move_on() -> None:
+def move_on() -> None:
+    """Give the generators that a forked child has inherited streams of its own."""
+    for _, rng in sorted(_MADE.items()):
+        rng.seed(_seed_of(next(_made)))
+
+
+def _move_away() -> None:
     # A child that nobody gave a place to: forked by a program of the user's, or by another library.
     if _place.seed is not None:
         take_place(Place(_place.seed, (*_place.path, os.getpid())))
+    move_on()
 
 
-os.register_at_fork(after_in_child=_move_on)
+os.register_at_fork(after_in_child=_move_away)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import reduction, util
 from typing import Any
 
+from dfserve.dataflow.parallel import inheritance
 from dfserve.dataflow.parallel.link import Link
 from dfserve.dataflow.parallel.messages import Sent
 from dfserve.dataflow.rng import worker_places
@@ -63,7 +64,6 @@ class Crew:
         """
         self.operator = operator
         self.links: list[Link] = []
-        self._selector = selectors.DefaultSelector()
         self.pid = os.getpid()
         self._ready: list[Link] = []
         if multiprocessing.current_process().daemon:
@@ -75,11 +75,12 @@ class Crew:
         by_main = threading.current_thread() is threading.main_thread()
         if context.get_start_method() != "fork":
             _require_pickling(operator, context.get_start_method(), args)
+        self._selector = selectors.DefaultSelector()
         self._closing = util.Finalize(self, _end, (self.links, self._selector), exitpriority=_EXIT_PRIORITY)
         try:
             for number, place in enumerate(worker_places(count)):
                 name = f"{operator} worker {number} of {count}"
-                with contextlib.ExitStack() as stack:
+                with inheritance.starting, contextlib.ExitStack() as stack:
                     # Closed here before the next worker is forked, which would hide by its copy that this one died.
                     ends = stack.enter_context(ways()) if ways else ()
                     self.links.append(Link(context, name, (place, by_main, window, run, *args, *ends)))

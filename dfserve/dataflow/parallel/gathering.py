@@ -18,6 +18,18 @@ BLOCK_BYTES = 128 << 10  # smaller ones travel together: so many that a message 
 Place = Callable[[Sent, Sequence[bytes | memoryview]], None]
 
 
+class UnsendableError(Exception):
+    """A datapoint that no message takes.
+
+    Attributes:
+        why: what was raised when it was pickled.
+    """
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(type(why)))
+        self.why = why
+
+
 class Gathering:
     """Datapoints on their way into messages, in order.
 
@@ -46,7 +58,11 @@ class Gathering:
         return self._builder.full
 
     def add(self, datapoint: Any, tag: int | None) -> None:
-        """Take a datapoint in; its arrays may be written to afterwards."""
+        """Take a datapoint in; its arrays may be written to afterwards.
+
+        Raises:
+            UnsendableError: it cannot even be pickled. Everything else is as before.
+        """
         if _array_bytes(datapoint) >= LARGE:
             self.flush()
             if self._added(self._lender, datapoint, tag):
@@ -54,9 +70,12 @@ class Gathering:
                 return
         elif self._added(self._builder, datapoint, tag):
             return
+        try:
+            body = pickle.dumps(datapoint, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            raise UnsendableError(error) from error
         self.flush()
-        tags = [] if tag is None else [tag]
-        self._place(Sent(PICKLED, tags=tags, count=1, body=pickle.dumps(datapoint, pickle.HIGHEST_PROTOCOL)), ())
+        self._place(Sent(PICKLED, tags=[] if tag is None else [tag], count=1, body=body), ())
 
     def flush(self) -> None:
         """Make a message of what waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from multiprocessing.connection import Connection
 
@@ -18,7 +19,14 @@ def keep_from_children(*ends: Connection) -> None:
     _PRIVATE.update(ends)
 
 
+# Held from the making of a worker's pipes until this process has closed the far ends: a worker that another thread
+# forks in between would keep them.
+starting = threading.RLock()
+
+
 def _close_all() -> None:
+    global starting
+    starting = threading.RLock()  # a thread that held it is not here
     for end in list(_PRIVATE):
         end.close()
     _PRIVATE.clear()

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import threading
+from collections import deque
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -31,6 +32,7 @@ class Words:
         # Reentrant: a finaliser may run in the middle of any of these lines.
         self._lock = threading.RLock()
         self._open = True
+        self._unsaid: deque[bytes] = deque()
         os.set_blocking(pipe.fileno(), False)  # a stopped worker must not stop its parent
 
     def say(self, kind: int, value: int) -> None:
@@ -38,11 +40,20 @@ class Words:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._open:
-                try:
-                    os.write(self._pipe.fileno(), word(kind, value))
-                except OSError:  # the worker has ended; or is stopped, with thousands of words unread
-                    self.close()
+            self._unsaid.append(word(kind, value))
+            self.retry()
+
+    def retry(self) -> None:
+        """Send what the pipe had no room for."""
+        with self._lock:
+            try:
+                while self._open and self._unsaid:
+                    os.write(self._pipe.fileno(), self._unsaid[0])
+                    self._unsaid.popleft()
+            except BlockingIOError:
+                pass  # a worker that is stopped, or slow to listen
+            except OSError:  # the worker has ended
+                self.close()
 
     def close(self) -> None:
         """Hang up: the worker ends."""
@@ -105,6 +116,7 @@ class Link:
 
     def say_consumed(self) -> None:
         """Tell the worker what it was not told yet: always before waiting for it."""
+        self.words.retry()
         if self._unsaid:
             self._unsaid = 0
             self.words.say(CONSUMED, self._consumed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.parallel.extents import Extents
+from dfserve.dataflow.parallel.extents import GRAIN, Extents
 from dfserve.dataflow.parallel.messages import Sent
-from dfserve.dataflow.parallel.remapping import remap_privately
+from dfserve.dataflow.parallel.remapping import make_private
 from dfserve.wire.columns import aligned
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -43,7 +44,13 @@ class SharedFile:
         os.ftruncate(self.fd, nbytes)
 
     def map(self, nbytes: int) -> Bytes:
-        """Return its first ``nbytes`` as writable uint8, which keep the mapping alive."""
+        """Return its first ``nbytes`` as writable uint8, which keep the mapping alive.
+
+        Raises:
+            OSError: the file was given up; or the system has no room for the map.
+        """
+        if self.fd < 0:
+            raise OSError("the memory of a worker that was closed")  # mmap would give other memory, of zeros
         return np.frombuffer(mmap.mmap(self.fd, nbytes), np.uint8)
 
     def close(self) -> None:
@@ -51,6 +58,9 @@ class SharedFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def __reduce__(self) -> Any:
         return _received, (reduction.DupFd(self.fd),)
@@ -89,19 +99,13 @@ class Writer:
 
 
 class Reader:
-    """The side of a shared file that uses what was written, and says when an extent is not in use any more.
-
-    When the process forks, its child has the same memory. So what is lent at that moment is never given back, or the
-    child's arrays would change under it; and the child maps the memory anew, so that what it writes is its own.
-    """
+    """The side of a shared file that uses what was written, and says when an extent is not in use any more."""
 
     def __init__(self, file: SharedFile, give_back: Callable[[int], object]) -> None:
         """Read ``file``; ``give_back(extent)`` is called in any thread at any time, also in a forked child."""
         self._file = file
         self._give_back = give_back
         self._memory: Bytes = np.empty(0, np.uint8)
-        self._maps: list[weakref.ref[Bytes]] = []
-        self._lent: set[int] = set()
         _READERS.add(self)
 
     def frames(self, sent: Sent) -> list[bytearray | memoryview]:
@@ -111,14 +115,18 @@ class Reader:
             frames += self._views(sent.extent, sent.size, [length for length in sent.frames if isinstance(length, int)])
         return frames
 
+    def forget(self) -> None:
+        """Map what comes next anew."""
+        self._memory = np.empty(0, np.uint8)
+
     def _views(self, extent: int, size: int, lengths: Sequence[int]) -> list[memoryview]:
         if size > len(self._memory):
             self._memory = self._file.map(size)
-            self._maps = [found for found in self._maps if found() is not None] + [weakref.ref(self._memory)]
         lease = self._memory[extent:]
-        self._lent.add(extent)
+        loan = Loan(lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
+        _LOANS.add(loan)
         # Only memoryviews of an array keep it alive, views of it refer to what it is a view of.
-        weakref.finalize(lease, _end_lease, extent, self._lent, self._give_back).atexit = False
+        weakref.finalize(lease, _end, loan).atexit = False
         views = []
         start = 0
         for length in lengths:
@@ -126,35 +134,36 @@ class Reader:
             start += aligned(length)
         return views
 
-    def pin(self) -> None:
-        """Never give back what is lent now."""
-        self._lent.clear()
 
-    def part(self) -> None:
-        """Map everything that is in use anew, in a forked child, as memory of its own: what is written is copied."""
-        for found in self._maps:
-            memory = found()
-            if memory is not None and self._file.fd >= 0:
-                remap_privately(memory.ctypes.data, len(memory), self._file.fd)
+class Loan:
+    """An extent that is in use here."""
 
-
-def _end_lease(extent: int, lent: set[int], give_back: Callable[[int], object]) -> None:
-    if extent in lent:
-        lent.discard(extent)
-        give_back(extent)
+    def __init__(self, address: int, nbytes: int, extent: int, give_back: Callable[[int], object]) -> None:
+        self.address = address
+        self.nbytes = -(-nbytes // GRAIN) * GRAIN
+        self.extent = extent
+        self.give_back = give_back
 
 
+_LOANS: set[Loan] = set()
 _READERS: weakref.WeakSet[Reader] = weakref.WeakSet()
 
 
-def _pin_all() -> None:
+def _end(loan: Loan) -> None:
+    if loan in _LOANS:
+        _LOANS.discard(loan)
+        loan.give_back(loan.extent)
+
+
+def _buy_all() -> None:
+    """Before a fork, make all that is on loan this process's own: parent and child would see each other's changes."""
     for reader in list(_READERS):
-        reader.pin()
+        reader.forget()  # where a loan lay in its map, there is private memory now
+    while _LOANS:
+        loan = _LOANS.pop()
+        make_private(loan.address, loan.nbytes)
+        loan.give_back(loan.extent)
 
 
-def _part_all() -> None:
-    for reader in list(_READERS):
-        reader.part()
-
-
-os.register_at_fork(before=_pin_all, after_in_child=_part_all)
+if sys.platform.startswith("linux"):
+    os.register_at_fork(before=_buy_all)

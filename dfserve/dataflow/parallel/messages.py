@@ -28,6 +28,7 @@ def words(data: bytes) -> Iterator[tuple[int, int]]:
 
 # ---------------------------------------------------------------- worker to parent; and tasks to a worker: messages
 BLOCK, PICKLED, NOTHING, END, FAILED = range(5)
+LAST = -1  # the label of what a worker says before it ends; passes count from 1
 INLINE_BYTES = 16 << 10  # frames that are smaller together go through the pipe: a copy costs less than an extent
 
 

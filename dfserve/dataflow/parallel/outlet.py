@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.failures import key_of, text_of
-from dfserve.dataflow.parallel.gathering import Gathering
+from dfserve.dataflow.parallel.gathering import Gathering, UnsendableError
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile, Writer
 from dfserve.dataflow.parallel.messages import END, FAILED, INLINE_BYTES, NOTHING, Sent, extent_bytes, packed
@@ -42,6 +42,7 @@ class Outlet:
         self._sending = threading.RLock()
         self._lingering = threading.Event()
         self._flusher: threading.Thread | None = None
+        self._broken: Exception | None = None  # what the flusher failed of
 
     def put(self, datapoint: Any, tag: int | None = None) -> None:
         """Send a datapoint, or keep it for at most a moment; its arrays may be written to afterwards.
@@ -51,7 +52,11 @@ class Outlet:
         """
         self._await_credit()
         with self._sending:
-            self._gathering.add(datapoint, tag)
+            self._check()
+            try:
+                self._gathering.add(datapoint, tag)
+            except UnsendableError as error:
+                raise error.why from None
             if self._gathering.count:
                 self._send_in_time()
 
@@ -78,8 +83,13 @@ class Outlet:
         with self._sending:
             self._gathering.flush()
 
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
     def _say(self, sent: Sent) -> None:
         with self._sending:
+            self._check()
             self._gathering.flush()
             self._send(sent)
 
@@ -132,24 +142,30 @@ class Outlet:
                         self._lingering.set()
             except Stopped:
                 return
+            except Exception as error:  # noqa: BLE001  # no memory, no descriptors: the pipeline's thread reports it
+                self._broken = error
+                return
 
     def _place(self, sent: Sent, buffers: Sequence[bytes | memoryview]) -> None:
         nbytes = extent_bytes(buffers)
         extent = self._allocate(nbytes) if nbytes >= INLINE_BYTES else None
-        self._sent += sent.count
         if extent is None:
             sent.frames = [*sent.frames, *map(bytes, buffers)]
         else:
-            self._unread.append(self._sent)
             self._shared.put(sent, extent, buffers)
         self._send(sent)
+        self._sent += sent.count
+        if extent is not None:
+            self._unread.append(self._sent)
 
     def _send(self, sent: Sent) -> None:
         sent.label = self.label
-        if self.freed:
-            sent.freed = [self.freed.popleft() for _ in range(len(self.freed))]
+        sent.freed = list(self.freed)
+        data = packed(sent)
         try:
-            self._pipe.send_bytes(packed(sent))
+            self._pipe.send_bytes(data)
         except OSError:
             raise Stopped from None
+        for _ in sent.freed:
+            self.freed.popleft()
         self._sent_at = time.monotonic()

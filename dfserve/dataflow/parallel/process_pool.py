@@ -14,7 +14,7 @@ from typing import Any
 
 from dfserve.dataflow.failures import attach_key, name_of
 from dfserve.dataflow.parallel.crew import Crew
-from dfserve.dataflow.parallel.gathering import Gathering
+from dfserve.dataflow.parallel.gathering import Gathering, UnsendableError
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.leash import Leash
 from dfserve.dataflow.parallel.link import ANY, Link
@@ -70,8 +70,8 @@ class Tasks:
             try:
                 self._gathering.add(datapoint, ticket)
                 self.open += 1
-            except Exception as error:  # noqa: BLE001, PERF203  # whatever the user's classes raise when pickled
-                refused.append(Outcome(ticket, error=error))
+            except UnsendableError as error:  # noqa: PERF203  # each by itself
+                refused.append(Outcome(ticket, error=error.why))
         self._gathering.flush()
         return refused
 
@@ -203,15 +203,14 @@ def _map_one(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], ticket: i
         return
     try:
         mapped = func(datapoint)
+        if mapped is None:
+            outlet.nothing(ticket)
+        else:
+            outlet.put(mapped, tag=ticket)
     except Exception as error:  # noqa: BLE001  # whatever the user's function raises is told to the parent
         if (name := name_of(datapoint)) is not None:
             attach_key(error, name, 0)
         outlet.failed(error, tag=ticket)
-        return
-    if mapped is None:
-        outlet.nothing(ticket)
-    else:
-        outlet.put(mapped, tag=ticket)
 
 
 def _listen(pipe: Connection, reader: Reader, arrived: Arrived) -> None:

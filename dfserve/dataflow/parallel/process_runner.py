@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from dfserve.dataflow.base import DataFlow, Datapoint, ProxyDataFlow, known_length
 from dfserve.dataflow.failures import attach_key
@@ -12,7 +12,7 @@ from dfserve.dataflow.parallel.counts import positive
 from dfserve.dataflow.parallel.crew import Crew
 from dfserve.dataflow.parallel.leash import Leash
 from dfserve.dataflow.parallel.link import Link
-from dfserve.dataflow.parallel.messages import END, FAILED
+from dfserve.dataflow.parallel.messages import END, FAILED, LAST, Sent
 from dfserve.dataflow.parallel.outlet import Outlet
 from dfserve.dataflow.parallel.ownership import check_newest, check_reset
 from dfserve.dataflow.repeat import RepeatedData
@@ -36,8 +36,8 @@ class _ProcessRunner(ProxyDataFlow):
         self._window = window
         self._crew: Crew | None = None
         self._pass = 0
-        self._rows: Iterator[Datapoint] = iter(())  # of several workers: the rest of a block
-        self._open: tuple[Link, int] | None = None  # of the only worker: its block, and how many it has
+        self._rows: Iterator[Datapoint] = iter(())  # the rest of a block of several workers'
+        self._open: tuple[Link, int] | None = None  # whose block was opened, and how many it has
 
     def reset_state(self) -> None:
         """Start the workers, in which the pipeline is reset; those of an earlier call are ended."""
@@ -57,7 +57,9 @@ class _ProcessRunner(ProxyDataFlow):
         """
         crew = self._working()
         mine = self._pass = self._pass + 1
-        self._settle()
+        if self.num_proc == 1:
+            with crew.whole_steps():
+                self._settle()
         for link in crew.links:
             link.want(mine)
         return self._whole(crew, mine) if self.num_proc == 1 else self._share(crew, mine, known_length(self.ds))
@@ -79,8 +81,8 @@ class _ProcessRunner(ProxyDataFlow):
         while True:
             with crew.whole_steps():
                 link, sent = crew.receive()
-                if sent.kind == FAILED and sent.label in (0, mine):
-                    raise link.error(sent)
+                if sent.kind == FAILED and sent.label in (LAST, mine):
+                    _raise(crew, link, sent)
                 if sent.label < mine:  # of a pass that was given up
                     link.discard(sent, self._window // 4)
                     continue
@@ -96,7 +98,7 @@ class _ProcessRunner(ProxyDataFlow):
                 self._settle()
 
     def _settle(self) -> None:
-        """Count what is handed out, or given up, of the only worker's block."""
+        """Count a block whose datapoints are handed out, or given up."""
         if self._open is not None:
             (link, count), self._open = self._open, None
             link.consumed(count, self._window // 4)
@@ -112,19 +114,23 @@ class _ProcessRunner(ProxyDataFlow):
                     if not left:
                         return
             with crew.whole_steps():
+                self._settle()
+            with crew.whole_steps():
                 link, sent = crew.receive()
                 if sent.kind == FAILED:
-                    raise link.error(sent)
-                self._rows = _handed_out(link, link.datapoints(sent), self._window // 4)
+                    _raise(crew, link, sent)
+                self._open = (link, sent.count)
+                self._rows = iter(link.datapoints(sent))
 
     def _still(self, mine: int) -> None:
         check_newest(self, self._pass == mine)
 
 
-def _handed_out(link: Link, datapoints: list[Datapoint], batch: int) -> Iterator[Datapoint]:
-    # No method: the runner holds this iterator, and a reference back would keep it, and its workers, from ending.
-    yield from datapoints
-    link.consumed(len(datapoints), batch)
+def _raise(crew: Crew, link: Link, sent: Sent) -> NoReturn:
+    error = link.error(sent)
+    if sent.label == LAST:
+        crew.close()  # the worker has ended, and the next pass starts new ones
+    raise error
 
 
 class MultiProcessRunnerZMQ(_ProcessRunner):

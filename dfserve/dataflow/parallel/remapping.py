@@ -1,29 +1,33 @@
-"""Owns how a forked child makes shared memory its own, where it lies: one call of the C library."""
+"""Owns how shared memory becomes a process's own, where it lies: two calls of the C library."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-import sys
 
-_MAP_FIXED = 0x10  # from linux/mman.h; Python's mmap module has no name for it
+# From linux/mman.h; Python's mmap module has no names for them.
+_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def remap_privately(address: int, nbytes: int, fd: int) -> None:
-    """Replace the mapping at ``address`` by a private one of the same file: pages are copied when they are written to.
+def make_private(address: int, nbytes: int) -> None:
+    """Replace mapped memory by a private copy at the same address, at once for whoever reads it in another thread.
 
-    Does nothing where the system is not Linux, whose other start methods than fork are the usual ones.
+    Args:
+        address: of whole pages.
+        nbytes: whole pages.
 
     Raises:
-        OSError: the system has no memory for the map.
+        OSError: the system has no memory for it.
     """
-    if not sys.platform.startswith("linux"):
-        return
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    found = libc.mmap(address, nbytes, protection, mmap.MAP_PRIVATE | _MAP_FIXED, fd, 0)
-    if found == _FAILED:
-        raise OSError(ctypes.get_errno(), "a forked child cannot map the memory that it shares with its parent")
+    libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    copy = libc.mmap(None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if copy != _FAILED:
+        ctypes.memmove(copy, address, nbytes)
+        if libc.mremap(copy, nbytes, nbytes, _MREMAP_MAYMOVE | _MREMAP_FIXED, address) != _FAILED:
+            return
+    raise OSError(ctypes.get_errno(), f"no memory to copy {nbytes} bytes that a child would share")

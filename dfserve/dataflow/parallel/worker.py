@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,6 +17,7 @@ from dfserve.dataflow.parallel.deathbed import die_with_parent
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile
+from dfserve.dataflow.parallel.messages import LAST
 from dfserve.dataflow.parallel.outlet import Outlet
 from dfserve.dataflow.rng import Place
 
@@ -47,21 +50,28 @@ def work(
     keep_from_children(pipe, words)
     leash = Leash(words.fileno())
     outlet = Outlet(pipe, file, leash, window)
+    status = 0
     try:
         try:
             run(outlet, leash, *args)
         except Stopped:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever the pipeline raised, SystemExit too, is the parent's
+            outlet.label = LAST
             outlet.failed(error)
     except Stopped:
         pass
+    except BaseException:  # noqa: BLE001  # the report itself failed
+        traceback.print_exc()
+        status = 1
     finally:
+        with contextlib.suppress(Exception):
+            util._exit_function()  # type: ignore[attr-defined]  # what multiprocessing itself calls at a process's end
         # At once: a thread of the pipeline's that does not end must not keep a process which has nothing to do.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def _settle(place: Place) -> None:

@@ -88,3 +88,28 @@ def test_arrays_outlive_the_file(shared: Shared) -> None:
     shared.file.close()
     del shared.reader, shared.writer
     assert np.array_equal(datapoint[0], np.arange(100_000))
+
+
+def test_a_fork_makes_what_is_on_loan_the_processs_own_and_gives_the_extent_back(shared: Shared) -> None:
+    (kept,) = shared.send([[np.arange(50_000)]])
+    if not (pid := os.fork()):
+        kept[0][...] = 0
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert shared.freed == [0]
+    shared.writer.extents.give_back(0)
+    (later,) = shared.send([[np.full(50_000, 7)]])  # where the first one was
+    assert np.array_equal(kept[0], np.arange(50_000))
+    assert (later[0] == 7).all()
+    del kept
+    gc.collect()
+    assert shared.freed == [0], "not twice: it is in use again"
+    del later
+    gc.collect()
+    assert shared.freed == [0, 0]
+
+
+def test_memory_that_was_given_up_is_never_mapped_as_zeros(shared: Shared) -> None:
+    shared.file.close()
+    with pytest.raises(OSError, match="closed"):
+        shared.file.map(4096)

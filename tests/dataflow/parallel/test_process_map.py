@@ -15,7 +15,7 @@ import numpy as np
 import pipelines as p
 import pytest
 
-from dfserve.dataflow import BatchData, DataFromList, MapData
+from dfserve.dataflow import BatchData, DataFromList, MapData, get_rng
 from dfserve.dataflow.parallel.map_and_batch import MultiProcessMapAndBatchData, MultiProcessMapAndBatchDataZMQ
 from dfserve.dataflow.parallel.process_map import MultiProcessMapData, MultiProcessMapDataZMQ
 from dfserve.errors import ConfigError, DatapointError, EncodeError, PipelineError, WorkerLost
@@ -232,3 +232,10 @@ def _plus_one_inside(datapoint: list[Any]) -> list[Any]:
     for array in datapoint[1]:
         array += 1
     return datapoint
+
+
+def test_a_generator_made_before_the_workers_draws_differently_in_each() -> None:
+    rng = get_rng()
+    ds = reset(MultiProcessMapData(p.Counted(60), 3, lambda dp: [dp[0], int(rng.randint(1 << 60))], strict=True))
+    drawn = [dp[1] for dp in ds]
+    assert len(set(drawn)) == 60
