@@ -76,8 +76,13 @@ def test_a_worker_killed_in_its_work_is_an_error_that_names_worker_and_signal(ki
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int) -> None:
     others = set(multiprocessing.active_children())  # of operators that the report of an earlier test still refers to
-    iterator = iter(made(kind, p.numbers(5000), p.plain))
-    next(iterator)
+    # A worker that is just starting still has its parent's handler, and another test may have left one.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        iterator = iter(made(kind, p.numbers(5000), p.plain))
+        next(iterator)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     workers = set(multiprocessing.active_children()) - others
     os.kill(workers.copy().pop().pid or 0, signum)
     with pytest.raises(WorkerLost, match=signal.Signals(signum).name):
