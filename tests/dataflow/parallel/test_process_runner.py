@@ -320,10 +320,10 @@ def test_starting_over_leaks_no_file_descriptors() -> None:
     runner = run(p.Counted(50, (100, 100)), 2)
     list(islice(runner, 60))
     before = opened()
-    for _ in range(5):
+    for _ in range(10):
         runner.reset_state()
         list(islice(runner, 60))
-    assert opened() <= before
+    assert opened() <= before + 2  # two workers, of which one may not have sent anything when they were counted
 
 
 def test_a_worker_whose_threads_do_not_end_ends_all_the_same() -> None:
