@@ -16,7 +16,7 @@ from typing import Any
 
 from dfserve.dataflow.parallel import inheritance
 from dfserve.dataflow.parallel.link import Link
-from dfserve.dataflow.parallel.messages import Sent
+from dfserve.dataflow.parallel.messages import WAITING, Sent
 from dfserve.dataflow.rng import worker_places
 from dfserve.errors import ConfigError, DfserveError
 
@@ -83,7 +83,7 @@ class Crew:
                 with inheritance.starting, contextlib.ExitStack() as stack:
                     # Closed here before the next worker is forked, which would hide by its copy that this one died.
                     ends = stack.enter_context(ways()) if ways else ()
-                    self.links.append(Link(context, name, (place, by_main, window, run, *args, *ends)))
+                    self.links.append(Link(context, name, window, (place, by_main, run, *args, *ends)))
                 self._selector.register(self.links[-1].pipe, selectors.EVENT_READ, self.links[-1])
         except BaseException:
             self.close()
@@ -100,6 +100,20 @@ class Crew:
         Raises:
             WorkerLost: a worker ended.
         """
+        while True:
+            self._wait()
+            link = self._ready.pop()
+            sent = link.receive()
+            if sent is None:
+                error = link.lost()
+                self.close()
+                raise error
+            if sent.kind != WAITING:
+                return link, sent
+
+    def _wait(self) -> None:
+        if self.poll():
+            return
         started = said = time.monotonic()
         while not self.poll(PATIENCE):
             now = time.monotonic()
@@ -107,19 +121,12 @@ class Crew:
                 said = now
                 pids = ", ".join(str(link.process.pid) for link in self.links)
                 log.warning("%s has waited %.0f s for its workers (pids %s)", self.operator, now - started, pids)
-        link = self._ready.pop()
-        sent = link.receive()
-        if sent is None:
-            error = link.lost()
-            self.close()
-            raise error
-        return link, sent
 
     def poll(self, timeout: float = 0.0) -> bool:
         """Tell whether ``receive()`` would not wait, or not any more after ``timeout`` seconds."""
         if not self._ready:
             for link in self.links:
-                link.say_consumed()
+                link.words.retry()
             self._ready = [key.data for key, _ in self._selector.select(timeout)]
         return bool(self._ready)
 

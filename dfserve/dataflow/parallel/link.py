@@ -7,13 +7,13 @@ import pickle
 import signal
 import threading
 from collections import deque
-from functools import partial
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.memory import Reader, SharedFile
-from dfserve.dataflow.parallel.messages import CONSUMED, FREED, PICKLED, WANTED, Sent, unpacked, word
+from dfserve.dataflow.parallel.messages import CONSUMED, FREED, PICKLED, WAITING, WANTED, Sent, unpacked, word
 from dfserve.dataflow.parallel.worker import work
 from dfserve.errors import PipelineError, WorkerLost
 from dfserve.wire.blocks import decode_block
@@ -22,17 +22,34 @@ from dfserve.wire.limits import Limits
 # What a child of ours sends is not limited for safety's sake: it could do anything here anyway.
 ANY = Limits(max_frame=1 << 40, max_frames=1 << 20, max_body=1 << 40, max_count=1 << 31)
 
+# A word costs a system call here and wakes a thread there, as much as an image's copy. So they gather, until this much
+# is unsaid; a worker that is about to wait says so.
+FREED_EXTENTS = 16
+FREED_BYTES = 2 << 20
+WINDOW = 64  # datapoints: a window where there is none, only for how many gather
+MOST_WORDS = 256  # in one write, which is less than PIPE_BUF
+
 
 class Words:
-    """The pipe to a worker. Finalisers write to it too: in any thread, at any time, also in a forked child."""
+    """The pipe to a worker. Finalisers write to it too: in any thread, at any time, also in a forked child.
 
-    def __init__(self, pipe: Connection) -> None:
+    Attributes:
+        eager: whether the worker waits, so that nothing gathers.
+    """
+
+    def __init__(self, pipe: Connection, batch: int) -> None:
+        """Write to ``pipe``; let ``batch`` datapoints that were handed out gather."""
         self._pipe = pipe
         self._pid = os.getpid()
         # Reentrant: a finaliser may run in the middle of any of these lines.
         self._lock = threading.RLock()
         self._open = True
-        self._unsaid: deque[bytes] = deque()
+        self.eager = False
+        self._batch = batch
+        self._consumed = self._told = 0
+        self._freed: deque[int] = deque()
+        self._freed_bytes = 0
+        self._unsaid: deque[bytes] = deque()  # for which the pipe had no room
         os.set_blocking(pipe.fileno(), False)  # a stopped worker must not stop its parent
 
     def say(self, kind: int, value: int) -> None:
@@ -43,13 +60,51 @@ class Words:
             self._unsaid.append(word(kind, value))
             self.retry()
 
+    def consumed(self, count: int) -> None:
+        """Note that so many more datapoints were handed out."""
+        self._consumed += count
+        if self.eager or self._consumed - self._told >= self._batch:
+            self._tell()
+
+    def freed(self, extent: int, nbytes: int) -> None:
+        """Note that an extent is not in use any more."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._freed.append(extent)
+            self._freed_bytes += nbytes
+            if self.eager or self._freed_bytes >= FREED_BYTES or len(self._freed) >= FREED_EXTENTS:
+                self._return()
+
+    def say_all(self) -> None:
+        """Say what has gathered, and from now on everything at once, until ``eager`` is taken back."""
+        self.eager = True
+        self._tell()
+        with self._lock:
+            self._return()
+
+    def _tell(self) -> None:
+        if self._told < self._consumed:
+            self._told = self._consumed
+            self.say(CONSUMED, self._told)
+
+    def _return(self) -> None:
+        self._freed_bytes = 0
+        while self._freed:
+            self._unsaid.append(word(FREED, self._freed.popleft()))
+        self.retry()
+
     def retry(self) -> None:
         """Send what the pipe had no room for."""
+        if not self._unsaid:
+            return
         with self._lock:
             try:
                 while self._open and self._unsaid:
-                    os.write(self._pipe.fileno(), self._unsaid[0])
-                    self._unsaid.popleft()
+                    some = list(islice(self._unsaid, MOST_WORDS))
+                    os.write(self._pipe.fileno(), b"".join(some))  # all or none, as for any write this short
+                    for _ in some:
+                        self._unsaid.popleft()
             except BlockingIOError:
                 pass  # a worker that is stopped, or slow to listen
             except OSError:  # the worker has ended
@@ -70,30 +125,33 @@ class Link:
         name: for messages: operator and number.
     """
 
-    def __init__(self, context: Any, name: str, args: tuple[Any, ...]) -> None:
-        """Start a process that calls ``work(pipe, words, file, *args)``, which gets its ends of the pipes."""
+    def __init__(self, context: Any, name: str, window: int | None, args: tuple[Any, ...]) -> None:
+        """Start a process that calls ``work(pipe, words, file, window, *args)``, which gets its ends of the pipes."""
         self.name = name
         self._file = SharedFile()
         self.pipe, far_pipe = context.Pipe(duplex=False)
         far_words, near_words = context.Pipe(duplex=False)
-        self.words = Words(near_words)
-        self._reader = Reader(self._file, partial(self.words.say, FREED))  # no reference back: nothing must hold a link
+        self.words = Words(near_words, max(1, (window or WINDOW) // 4))
+        self._reader = Reader(self._file, self.words.freed)  # no reference back: nothing must hold a link
         keep_from_children(self.pipe, near_words)
-        self.process = context.Process(target=work, args=(far_pipe, far_words, self._file, *args), name=name)
+        self.process = context.Process(target=work, args=(far_pipe, far_words, self._file, window, *args), name=name)
         try:
             self.process.start()
         finally:
             far_pipe.close()
             far_words.close()
-        self._consumed = 0
-        self._unsaid = 0
 
     def receive(self) -> Sent | None:
         """Return the next message, waiting for it; None when the worker has ended."""
         try:
-            return unpacked(self.pipe.recv_bytes())
+            sent = unpacked(self.pipe.recv_bytes())
         except (EOFError, OSError):
             return None
+        if sent.kind == WAITING:
+            self.words.say_all()
+        else:
+            self.words.eager = False
+        return sent
 
     def datapoints(self, sent: Sent) -> list[Any]:
         """Return the datapoints of a message. Their arrays may be written to; nobody else refers to their memory."""
@@ -101,25 +159,11 @@ class Link:
             return [pickle.loads(sent.body)]  # noqa: S301  # our own child's, over a pipe that only it can write to
         return decode_block(self._reader.frames(sent), ANY, writable=True)
 
-    def discard(self, sent: Sent, batch: int) -> None:
+    def discard(self, sent: Sent) -> None:
         """Give back unread what a message brought."""
         if sent.extent >= 0:
-            self.words.say(FREED, sent.extent)
-        self.consumed(sent.count, batch)
-
-    def consumed(self, count: int, batch: int = 1) -> None:
-        """Tell the worker that so many more datapoints were handed out; at once if ``batch`` have gathered."""
-        self._consumed += count
-        self._unsaid += count
-        if self._unsaid >= batch:
-            self.say_consumed()
-
-    def say_consumed(self) -> None:
-        """Tell the worker what it was not told yet: always before waiting for it."""
-        self.words.retry()
-        if self._unsaid:
-            self._unsaid = 0
-            self.words.say(CONSUMED, self._consumed)
+            self.words.freed(sent.extent, sum(length for length in sent.frames if isinstance(length, int)))
+        self.words.consumed(sent.count)
 
     def want(self, number: int) -> None:
         """Tell the worker which pass is wanted."""

@@ -19,6 +19,7 @@ from dfserve.dataflow.parallel.remapping import make_private
 from dfserve.wire.columns import aligned
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+GiveBack = Callable[[int, int], object]  # with an extent's offset and its bytes
 
 CAPACITY = 256 << 20  # bytes of one file: six of the largest batches in use (38 MB); what is not used costs nothing
 FIRST = 1 << 20  # bytes of it that exist at first
@@ -101,8 +102,8 @@ class Writer:
 class Reader:
     """The side of a shared file that uses what was written, and says when an extent is not in use any more."""
 
-    def __init__(self, file: SharedFile, give_back: Callable[[int], object]) -> None:
-        """Read ``file``; ``give_back(extent)`` is called in any thread at any time, also in a forked child."""
+    def __init__(self, file: SharedFile, give_back: GiveBack) -> None:
+        """Read ``file``; ``give_back(extent, nbytes)`` is called in any thread at any time, also in a forked child."""
         self._file = file
         self._give_back = give_back
         self._memory: Bytes = np.empty(0, np.uint8)
@@ -123,7 +124,7 @@ class Reader:
         if size > len(self._memory):
             self._memory = self._file.map(size)
         lease = self._memory[extent:]
-        loan = Loan(lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
+        loan = Loan(self._memory, lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
         _LOANS.add(loan)
         # Only memoryviews of an array keep it alive, views of it refer to what it is a view of.
         weakref.finalize(lease, _end, loan).atexit = False
@@ -136,9 +137,13 @@ class Reader:
 
 
 class Loan:
-    """An extent that is in use here."""
+    """An extent that is in use here. It keeps the map, which must be there as long as the loan is on the list.
 
-    def __init__(self, address: int, nbytes: int, extent: int, give_back: Callable[[int], object]) -> None:
+    That is longer than the lease where Ctrl-C broke off the making or the ending of one.
+    """
+
+    def __init__(self, memory: Bytes, address: int, nbytes: int, extent: int, give_back: GiveBack) -> None:
+        self.memory = memory
         self.address = address
         self.nbytes = -(-nbytes // GRAIN) * GRAIN
         self.extent = extent
@@ -152,7 +157,7 @@ _READERS: weakref.WeakSet[Reader] = weakref.WeakSet()
 def _end(loan: Loan) -> None:
     if loan in _LOANS:
         _LOANS.discard(loan)
-        loan.give_back(loan.extent)
+        loan.give_back(loan.extent, loan.nbytes)
 
 
 def _buy_all() -> None:
@@ -162,7 +167,7 @@ def _buy_all() -> None:
     while _LOANS:
         loan = _LOANS.pop()
         make_private(loan.address, loan.nbytes)
-        loan.give_back(loan.extent)
+        loan.give_back(loan.extent, loan.nbytes)
 
 
 if sys.platform.startswith("linux"):

@@ -27,7 +27,7 @@ def words(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 # ---------------------------------------------------------------- worker to parent; and tasks to a worker: messages
-BLOCK, PICKLED, NOTHING, END, FAILED = range(5)
+BLOCK, PICKLED, NOTHING, END, FAILED, WAITING = range(6)
 LAST = -1  # the label of what a worker says before it ends; passes count from 1
 INLINE_BYTES = 16 << 10  # frames that are smaller together go through the pipe: a copy costs less than an extent
 
@@ -38,7 +38,7 @@ class Sent:
 
     Attributes:
         kind: BLOCK: datapoints; PICKLED: one that the codec refuses; NOTHING: the map dropped these; END: of a pass;
-            FAILED: an exception.
+            FAILED: an exception; WAITING: the worker needs memory or credit, so that every word counts.
         label: the pass that it belongs to.
         tags: one for each datapoint of BLOCK, PICKLED, NOTHING and FAILED: its ticket in a map, else empty.
         count: datapoints.

@@ -14,7 +14,7 @@ from dfserve.dataflow.failures import key_of, text_of
 from dfserve.dataflow.parallel.gathering import Gathering, UnsendableError
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile, Writer
-from dfserve.dataflow.parallel.messages import END, FAILED, INLINE_BYTES, NOTHING, Sent, extent_bytes, packed
+from dfserve.dataflow.parallel.messages import END, FAILED, INLINE_BYTES, NOTHING, WAITING, Sent, extent_bytes, packed
 
 LINGER = 0.002  # seconds that a small datapoint may wait for others
 
@@ -100,6 +100,8 @@ class Outlet:
             return
         self._flush()  # the parent can hand out only what it has
         limit = self._sent - self._window
+        if self._leash.consumed <= limit:
+            self._say_waiting()
         self._leash.wait_for(lambda: self._leash.consumed > limit)
 
     def _allocate(self, nbytes: int) -> int | None:
@@ -115,7 +117,12 @@ class Outlet:
                 self._unread.popleft()
             if not self._unread:
                 return None
+            self._say_waiting()
             self._leash.wait_for(lambda: self._leash.any_freed or self._leash.consumed >= self._unread[0])
+
+    def _say_waiting(self) -> None:
+        with self._sending:
+            self._send(Sent(WAITING))
 
     # ------------------------------------------------------------------ sending
 

@@ -168,7 +168,7 @@ class ProcessPool(Pool):
             return [Outcome(ticket, error=error, trace=error.remote_traceback) for ticket in sent.tags]
         if sent.kind not in (BLOCK, PICKLED):
             return [Outcome(ticket) for ticket in sent.tags]
-        link.consumed(sent.count)
+        link.words.consumed(sent.count)
         try:
             return [Outcome(*pair) for pair in zip(sent.tags, link.datapoints(sent), strict=True)]
         except Exception as error:  # noqa: BLE001  # whatever the user's classes raise when unpickled
@@ -180,7 +180,11 @@ def run_tasks(outlet: Outlet, leash: Leash, func: Callable[[Any], Any], pipe: Co
     keep_from_children(pipe)
     arrived: Arrived = queue.SimpleQueue()
     # A thread takes tasks in as they come, so that the parent, which sends and receives in one thread, never waits.
-    threading.Thread(target=_listen, args=(pipe, Reader(file, outlet.freed.append), arrived), daemon=True).start()
+    threading.Thread(
+        target=_listen,
+        args=(pipe, Reader(file, lambda extent, _nbytes: outlet.freed.append(extent)), arrived),
+        daemon=True,
+    ).start()
     leash.when_cut(lambda: arrived.put(None))
     while (tasks := arrived.get()) is not None:
         tickets, datapoints = tasks

@@ -84,7 +84,7 @@ class _ProcessRunner(ProxyDataFlow):
                 if sent.kind == FAILED and sent.label in (LAST, mine):
                     _raise(crew, link, sent)
                 if sent.label < mine:  # of a pass that was given up
-                    link.discard(sent, self._window // 4)
+                    link.discard(sent)
                     continue
                 if sent.kind == END:
                     return
@@ -101,7 +101,7 @@ class _ProcessRunner(ProxyDataFlow):
         """Count a block whose datapoints are handed out, or given up."""
         if self._open is not None:
             (link, count), self._open = self._open, None
-            link.consumed(count, self._window // 4)
+            link.words.consumed(count)
 
     def _share(self, crew: Crew, mine: int, left: int | None) -> Iterator[Datapoint]:
         self._still(mine)
@@ -115,7 +115,6 @@ class _ProcessRunner(ProxyDataFlow):
                         return
             with crew.whole_steps():
                 self._settle()
-            with crew.whole_steps():
                 link, sent = crew.receive()
                 if sent.kind == FAILED:
                     _raise(crew, link, sent)

@@ -26,9 +26,9 @@ def work(
     pipe: Connection,
     words: Connection,
     file: SharedFile,
+    window: int | None,
     place: Place,
     by_main_thread: bool,
-    window: int | None,
     run: Callable[..., None],
     *args: Any,
 ) -> None:
@@ -38,9 +38,9 @@ def work(
         pipe: to the parent.
         words: from the parent.
         file: the memory to share.
+        window: datapoints that may be on their way; None: no bound.
         place: of the process among all workers: what its random numbers come from.
         by_main_thread: whether the parent's main thread started this process.
-        window: datapoints that may be on their way; None: no bound.
         run: a function of a module, so that it can be pickled.
         args: for it.
     """

@@ -31,7 +31,7 @@ LIMITS = Limits(max_frame=MAX_BYTES)
 ALIGNMENT = 16  # bytes; what malloc gives, and the largest alignment of a dtype
 
 _HEAD = struct.Struct("<4sIQQII")
-_read_head = _HEAD.unpack_from
+_read_head = struct.Struct("<4sIQQIIQ").unpack_from  # and the first length; no record ends before it
 _LENGTHS = [struct.Struct(f"<{max(0, count - 1)}Q") for count in range(32)]  # by the number of frames
 _CHECKED_FROM = 8  # the byte after the checksum
 _FEW = 8192  # bytes: the CRC-32 of fewer takes less time than calling numpy does
@@ -94,13 +94,17 @@ def read_record(record: memoryview, place: int | None = None, verify: bool = Tru
         StoreError: these bytes are no record, a damaged one, or one of another place.
     """
     try:
-        magic, checksum, nbytes, found, count, described = _read_head(record)
+        magic, checksum, nbytes, found, count, described, length = _read_head(record)
         # Before anything else is looked at: where LMDB's own pages are damaged, `record` may reach beyond the file.
         if magic != MAGIC or nbytes != len(record) or (found != place and place is not None):
             raise StoreError("is not where it should be: the file is damaged")
         if verify and checksum != _checksum(record, nbytes):
             raise StoreError("has a wrong checksum: the file is damaged")
-        return read_datapoint(_frames(record, count, _HEAD.size + described), LIMITS)
+        end = _HEAD.size + described
+        if count == 2:  # one array, as most have
+            start = (end + ALIGNMENT - 1) & -ALIGNMENT
+            return read_datapoint((record[_HEAD.size + 8 : end], record[start : start + length]), LIMITS)
+        return read_datapoint(_frames(record, count, end), LIMITS)
     except (struct.error, WireError) as error:
         raise StoreError(f"is none that dfserve wrote: {error}") from None
 

@@ -65,7 +65,7 @@ def _read_plain(frames: Sequence[memoryview]) -> Datapoint | None:
             _, spec, shape, number, is_scalar = column
             memory = bytearray(frames[used])  # a quarter faster than copying an array of it
             array: np.ndarray[Any, Any] = np.ndarray(shape, _DTYPES[spec], memory)
-            if number != used or array.nbytes != len(memory) or (type(number), type(is_scalar)) != (int, bool):
+            if number != used or array.nbytes != len(memory) or type(number) is not int or type(is_scalar) is not bool:
                 return None
             used += 1
             values.append(_number(array) if is_scalar else array)

@@ -22,7 +22,7 @@ class Shared:
         self.file = SharedFile()
         self.writer = Writer(self.file)
         self.freed: list[int] = []
-        self.reader = Reader(self.file, self.freed.append)
+        self.reader = Reader(self.file, lambda extent, _nbytes: self.freed.append(extent))
 
     def send(self, datapoints: list[Any]) -> list[Any]:
         body, *buffers = encode_block(datapoints).frames
