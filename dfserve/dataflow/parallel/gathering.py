@@ -11,6 +11,7 @@ import numpy as np
 from dfserve.dataflow.parallel.messages import BLOCK, PICKLED, Sent
 from dfserve.errors import EncodeError
 from dfserve.wire.blocks import BlockBuilder
+from dfserve.wire.plain_block import lend_datapoint
 
 LARGE = 64 << 10  # bytes of arrays: such a datapoint travels alone, copied once, straight into the shared memory
 BLOCK_BYTES = 128 << 10  # smaller ones travel together: so many that a message costs little beside its copy
@@ -65,6 +66,10 @@ class Gathering:
         """
         if _array_bytes(datapoint) >= LARGE:
             self.flush()
+            if (lent := lend_datapoint(datapoint)) is not None:
+                body, buffers = lent
+                self._place(Sent(BLOCK, tags=[] if tag is None else [tag], count=1, frames=[body]), buffers)
+                return
             if self._added(self._lender, datapoint, tag):
                 self._close(self._lender)
                 return

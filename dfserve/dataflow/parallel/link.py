@@ -18,6 +18,7 @@ from dfserve.dataflow.parallel.worker import work
 from dfserve.errors import PipelineError, WorkerLost
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.limits import Limits
+from dfserve.wire.plain_block import view_datapoint
 
 # What a child of ours sends is not limited for safety's sake: it could do anything here anyway.
 ANY = Limits(max_frame=1 << 40, max_frames=1 << 20, max_body=1 << 40, max_count=1 << 31)
@@ -157,7 +158,9 @@ class Link:
         """Return the datapoints of a message. Their arrays may be written to; nobody else refers to their memory."""
         if sent.kind == PICKLED:
             return [pickle.loads(sent.body)]  # noqa: S301  # our own child's, over a pipe that only it can write to
-        return decode_block(self._reader.frames(sent), ANY, writable=True)
+        frames = self._reader.frames(sent)
+        one = view_datapoint(frames) if sent.count == 1 else None
+        return decode_block(frames, ANY, writable=True) if one is None else [one]
 
     def discard(self, sent: Sent) -> None:
         """Give back unread what a message brought."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.serialize.plain_block import read_datapoint
+from dfserve.wire.plain_block import read_datapoint
 from dfserve.errors import EncodeError, StoreError, WireError
 from dfserve.wire.blocks import BlockBuilder, Datapoint
 from dfserve.wire.limits import Limits

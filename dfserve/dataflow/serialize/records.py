@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 
 from dfserve.dataflow.base import Datapoint
 from dfserve.dataflow.failures import attach_key
-from dfserve.dataflow.serialize.plain_block import read_datapoint
+from dfserve.wire.plain_block import read_datapoint
 from dfserve.errors import EncodeError, WireError
 from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.limits import Limits

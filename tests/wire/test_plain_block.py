@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.dataflow.serialize import plain_block
-from dfserve.dataflow.serialize.plain_block import read_datapoint
 from dfserve.errors import WireError
+from dfserve.wire import plain_block
 from dfserve.wire.blocks import decode_block, encode_block
+from dfserve.wire.builder import BlockBuilder
 from dfserve.wire.copies import writable
 from dfserve.wire.limits import DEFAULT_LIMITS
+from dfserve.wire.plain_block import lend_datapoint, read_datapoint, view_datapoint
 
 Same = Callable[[Any, Any], bool]
 
@@ -144,3 +145,48 @@ def test_a_damaged_body_is_refused_or_goes_the_general_way(components: list[Any]
             read_datapoint(frames, DEFAULT_LIMITS)
     else:
         assert encode_block([read_datapoint(frames, DEFAULT_LIMITS)]).frames == general
+
+
+@given(datapoints)
+def test_what_is_lent_is_the_block_that_the_general_way_makes(datapoint: Any) -> None:
+    lent = lend_datapoint(datapoint)
+    builder = BlockBuilder(lend=True)
+    builder.add(datapoint)
+    general = builder.close().frames
+    if lent is not None:
+        bodies = [msgpack.packb(msgpack.unpackb(body)) for body in (lent[0], general[0])]  # lengths in their short form
+        assert bodies[0] == bodies[1]
+        assert list(map(bytes, lent[1])) == list(map(bytes, general[1:]))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_an_image_and_its_label_are_lent_without_a_copy(kind: Callable[..., Any]) -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    lent = lend_datapoint(kind([image, 7, "name"]))
+    assert lent is not None
+    (frame,) = lent[1]
+    image[0, 0, 0] = 99
+    assert frame[0] == 99
+
+
+@pytest.mark.parametrize(
+    "odd", [np.array(["text"]), np.zeros((2, 3)).T, np.array(7), np.zeros(0), {}, [1], "\ud800", 1 << 70]
+)
+def test_what_is_not_plain_is_not_lent(odd: Any) -> None:
+    assert lend_datapoint([np.zeros(3), odd]) is None
+
+
+@given(datapoints)
+def test_a_datapoint_that_is_seen_is_the_one_that_the_general_way_gives(datapoint: Any) -> None:
+    frames = [memoryview(bytearray(frame)) for frame in encode_block([datapoint]).frames]
+    seen = view_datapoint(frames)
+    if seen is not None:
+        assert encode_block([seen]).frames == encode_block([decode_block(frames)[0]]).frames
+
+
+def test_arrays_that_are_seen_lie_over_the_frames_and_may_be_written_to() -> None:
+    frames = [memoryview(bytearray(frame)) for frame in encode_block([[np.zeros(5000), 1]]).frames]
+    seen = view_datapoint(frames)
+    assert seen is not None
+    seen[0][0] = 1
+    assert bytes(frames[1][:8]) == np.float64(1).tobytes()
