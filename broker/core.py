@@ -10,14 +10,18 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
+from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
+from dfserve.broker.epochs_job import EpochsJob
 from dfserve.broker.group import Consumer, Group
 from dfserve.broker.intake import Worker
+from dfserve.broker.seats import Seat
 from dfserve.broker.stream import StreamJob
 from dfserve.broker.tally import Tally
 from dfserve.errors import ConfigError, WireError
+from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import inspect_block
 from dfserve.wire.limits import Limits
@@ -46,11 +50,13 @@ class BrokerConfig:
         max_frame: bytes of one array at most. (On the wire it comes in pieces.)
         liveness: seconds without a connection after which a client is given up. Longer than a switch takes to
             converge, shorter than a person's patience.
+        lease_time: epochs mode: seconds in which a worker begins no item after which its splits go to others.
     """
 
     queue_bytes: int = 1 << 30
     max_frame: int = 256 << 20
     liveness: float = 10.0
+    lease_time: float = 60.0
 
     def __post_init__(self) -> None:
         if self.queue_bytes < MIN_BUDGET:
@@ -61,6 +67,8 @@ class BrokerConfig:
             raise ConfigError(f"max_frame is {self.max_frame}; at least {MIN_BUDGET} (1MiB) is needed for one block")
         if self.liveness <= 0:
             raise ConfigError(f"liveness is {self.liveness} seconds; it must be above 0")
+        if self.lease_time <= 0:
+            raise ConfigError(f"lease_time is {self.lease_time} seconds; it must be above 0")
 
     @property
     def limits(self) -> Limits:
@@ -74,9 +82,14 @@ class Peer:
 
     job: StreamJob
     session: bytes
+    pipeline: str = ""
+    eager: bool = False  # a worker that may be asked for its stream before any consumer came
+    stream: bool = True  # what it was told of that
     worker: Worker | None = None
     group: Group | None = None
     consumer: Consumer | None = None
+    epochs: EpochsJob | None = None
+    seat: Seat | None = None
 
 
 class Core:
@@ -85,15 +98,17 @@ class Core:
     Args:
         config: its limits.
         wall: returns the wall clock, seconds since the epoch, for the metrics' "last seen".
+        store: makes a numbered record of the epochs durable, some time later; None: there is no disk.
     """
 
-    def __init__(self, config: BrokerConfig, wall: Callable[[], float]) -> None:
+    def __init__(self, config: BrokerConfig, wall: Callable[[], float], store: Store | None = None) -> None:
         self.config = config
         self.limits = config.limits
         self.instance = secrets.token_bytes(m.SESSION_BYTES)
         self.tally = Tally()
         self.budget = Budget(config.queue_bytes)
         self.jobs: dict[str, StreamJob] = {}
+        self.epochs = EpochsDesk(self.budget, self.tally, self._to_session, config.lease_time, self.limits, store)
         self.peers: dict[bytes, Peer] = {}
         self.routes: dict[bytes, bytes] = {}  # session -> connection id
         self.accepting = True
@@ -114,6 +129,9 @@ class Core:
             m.WorkerBeat: self._on_worker_beat,
             m.Done: self._on_done,
             m.Bye: self._on_bye,
+            e.Claim: self._on_claim,
+            e.Farewell: self._on_farewell,
+            **dict.fromkeys(get_args(WorkerMessage), self._on_worker_message),
         }
 
     # ------------------------------------------------------------------ events
@@ -145,11 +163,18 @@ class Core:
         del self.routes[peer.session]
         if peer.worker is not None:
             peer.job.worker_unreachable(peer.worker, self.now)
+            self.epochs.worker_unreachable(peer.pipeline, peer.session)
+        elif peer.epochs is not None and peer.seat is not None:
+            peer.epochs.rank_unreachable(peer.seat)
         elif peer.consumer is not None:
             peer.job.consumer_unreachable(peer.consumer, self.now)
 
-    def tick(self, monotonic: float) -> None:
-        """Advance the clock to a monotonic time in seconds, by a capped step; do what is due."""
+    def tick(self, monotonic: float, *, drained: bool = True) -> None:
+        """Advance the clock to a monotonic time in seconds, by a capped step; do what is due.
+
+        Args:
+            drained: all that had arrived was taken in; else a worker may only seem late.
+        """
         last = monotonic if self._last_time is None else self._last_time
         self._last_time = monotonic
         self.now += min(monotonic - last, MAX_STEP)
@@ -157,19 +182,33 @@ class Core:
             return
         self._next_beat = self.now + BEAT
         self._greeted.clear()
-        for job in self.jobs.values():
+        for pipeline, job in self.jobs.items():
+            before = list(job.intake.live())
             job.tick(self.now)
+            for worker in before:
+                if not worker.live:  # unreachable for too long
+                    self.epochs.worker_gone(pipeline, worker.session)
+        self.epochs.tick(self.now, drained=drained)
         for connection, peer in self.peers.items():
-            beat = peer.job.beat(peer.group, peer.consumer) if peer.consumer and peer.group else m.Beat()
-            self._reply(connection, beat)
+            self._reply(connection, self._beat(peer))
         self._forget()
+
+    def saved(self, number: int) -> None:
+        """All records up to a number are on the disk."""
+        self.epochs.saved(number)
 
     def drain(self) -> list[Outgoing]:
         """Return what is to be sent now: (connection id, message, block frames), in order."""
         for job in self.jobs.values():
             job.pump(self.now, grant=self.accepting)
+        self.epochs.pump(self.now, grant=self.accepting)
         out, self._out = self._out, []
         return out
+
+    def _beat(self, peer: Peer) -> m.Message:
+        if peer.epochs is not None and peer.seat is not None:
+            return peer.epochs.beat(peer.seat)
+        return peer.job.beat(peer.group, peer.consumer) if peer.consumer and peer.group else m.Beat()
 
     def stop_accepting(self) -> None:
         """Grant nothing more; what is queued still goes out."""
@@ -185,7 +224,7 @@ class Core:
         if len(frames[0]) > m.HEADER_BYTES or len(frames[1]) > m.MAX_CONTROL_BODY:
             raise WireError("limits", "control frames are too large")
         message = m.decode(bytes(frames[0]), bytes(frames[1]), len(frames) - 2)
-        if isinstance(message, (m.ProducerHello, m.ConsumerHello)):
+        if isinstance(message, (m.ProducerHello, m.ConsumerHello, e.EpochsHello)):
             self._hello(connection, message)
         elif isinstance(message, m.Obituary):
             self._obituary(message)
@@ -215,33 +254,74 @@ class Core:
                 worker.asked = True
                 self._reply(connection, m.Who())
 
-    def _hello(self, connection: bytes, hello: m.ProducerHello | m.ConsumerHello) -> None:
+    def _hello(self, connection: bytes, hello: m.ProducerHello | m.ConsumerHello | e.EpochsHello) -> None:
         self._greeted[connection] += 1
         if self._greeted[connection] > MAX_HELLOS:
             return  # it will say it again; one that never reads must not fill our memory with welcomes
-        job = self._job(hello.pipeline)
-        peer = Peer(job, hello.session)
+        peer = Peer(self._job(hello.pipeline), hello.session, hello.pipeline)
         if len(hello.session) != m.SESSION_BYTES:
             raise WireError("body", "a hello without a session id")
-        received = 0
         if isinstance(hello, m.ProducerHello):
-            peer.worker = job.worker_hello(hello, self.now)
-            self.tally.producer(hello.name).last_seen = self._wall()
-            welcome: m.Message = m.ProducerWelcome(
-                self.instance, peer.worker.received, self.limits.max_frame, self.budget.total - BLOCK_OVERHEAD
-            )
+            self._worker_hello(connection, peer, hello)
+        elif isinstance(hello, e.EpochsHello):
+            self._rank_hello(connection, peer, hello)
         else:
-            self._check_consumer(hello)
-            ours = hello.broker == self.instance
-            received, done = (hello.received, hello.done) if ours else (0, 0)
-            peer.group, peer.consumer = job.consumer_hello(hello, received, done)
-            self.tally.group(hello.group).last_seen = self._wall()
-            welcome = m.ConsumerWelcome(self.instance)
+            self._consumer_hello(connection, peer, hello)
+
+    def _worker_hello(self, connection: bytes, peer: Peer, hello: m.ProducerHello) -> None:
+        worker = peer.worker = peer.job.worker_hello(hello, self.now)
+        self.tally.producer(hello.name).last_seen = self._wall()
         self._bind(connection, peer)
-        self._reply(connection, welcome)
-        if peer.group is not None and peer.consumer is not None:
-            job.catch_up(peer.group, peer.consumer, received)
-            self._reply(connection, job.beat(peer.group, peer.consumer))
+        peer.eager = hello.eager
+        peer.stream = self._wants_stream(peer)
+        room = self.budget.total - BLOCK_OVERHEAD
+        self._reply(
+            connection,
+            m.ProducerWelcome(self.instance, worker.received, self.limits.max_frame, room, stream=peer.stream),
+        )
+        if worker.live:
+            self.epochs.worker_here(peer.pipeline, peer.session, worker.name, worker.host, self.now)
+
+    def _consumer_hello(self, connection: bytes, peer: Peer, hello: m.ConsumerHello) -> None:
+        self._check_consumer(hello)
+        ours = hello.broker == self.instance
+        received, done = (hello.received, hello.done) if ours else (0, 0)
+        group, consumer = peer.group, peer.consumer = peer.job.consumer_hello(hello, received, done)
+        self.tally.group(hello.group).last_seen = self._wall()
+        self._bind(connection, peer)
+        self._reply(connection, m.ConsumerWelcome(self.instance))
+        peer.job.catch_up(group, consumer, received)
+        self._reply(connection, peer.job.beat(group, consumer))
+        self._tell_what_is_wanted()
+
+    def _rank_hello(self, connection: bytes, peer: Peer, hello: e.EpochsHello) -> None:
+        self._bind(connection, peer)  # first: it is answered by its session
+        try:
+            peer.epochs, peer.seat = self.epochs.hello(hello, self.now)
+        except WireError as error:
+            if error.reason != "taken":
+                raise
+            self._reply(connection, m.Refused(error.reason, str(error)))  # each time: it will try again
+            self._disconnect(connection)
+            return
+        self.tally.group(hello.group).last_seen = self._wall()
+        self._tell_what_is_wanted()
+
+    def _wants_stream(self, peer: Peer) -> bool:
+        return bool(peer.job.groups) or (peer.eager and not self.epochs.wants(peer.pipeline))
+
+    def _tell_what_is_wanted(self) -> None:
+        """Tell workers whose pipeline's stream is wanted now and was not, or the other way round."""
+        for connection, peer in self.peers.items():
+            if peer.worker is not None and peer.stream is not (wanted := self._wants_stream(peer)):
+                peer.stream = wanted
+                self._reply(connection, m.Wanted(wanted))
+        for job in self.jobs.values():
+            if not job.groups and self.epochs.wants(self._pipeline_of(job)):
+                job.retire()
+
+    def _pipeline_of(self, job: StreamJob) -> str:
+        return next(name for name, each in self.jobs.items() if each is job)
 
     def _check_consumer(self, hello: m.ConsumerHello) -> None:
         if hello.lag not in ("wait", "skip") or hello.hwm < 1:
@@ -267,10 +347,11 @@ class Core:
         return job
 
     def _obituary(self, message: m.Obituary) -> None:
-        for job in self.jobs.values():
+        for pipeline, job in self.jobs.items():
             worker = job.intake.workers.get(message.session)
             if worker is not None and worker.live:
                 log.warning("worker %s died: %s", worker.name, message.reason)
+                self.epochs.worker_gone(pipeline, message.session, message.at)
                 job.worker_gone(worker, self.now, message.reason or "died")
 
     def _on_offer(self, peer: Peer, message: m.Offer, _frames: Sequence[Any]) -> None:
@@ -299,12 +380,30 @@ class Core:
 
     def _on_bye(self, peer: Peer, message: m.Bye, _frames: Sequence[Any]) -> None:
         if peer.worker is not None:
+            self.epochs.worker_gone(peer.pipeline, peer.session)
             peer.job.worker_gone(peer.worker, self.now, "")
-        else:
+        elif peer.seat is None:
             peer.job.consumer_bye(*_consumer(peer), message, self.now)
         connection = self.routes.pop(peer.session, None)
         if connection is not None:
             self.peers.pop(connection, None)
+
+    def _on_claim(self, peer: Peer, message: e.Claim, _frames: Sequence[Any]) -> None:
+        job, seat = _rank(peer)
+        self.tally.group(job.group).last_seen = self._wall()
+        job.claim(seat, message)
+
+    def _on_farewell(self, peer: Peer, message: e.Farewell, _frames: Sequence[Any]) -> None:
+        job, seat = _rank(peer)
+        job.farewell(seat, message)
+        connection = self.routes.pop(peer.session, None)
+        if connection is not None:
+            self.peers.pop(connection, None)
+
+    def _on_worker_message(self, peer: Peer, message: WorkerMessage, frames: Sequence[Any]) -> None:
+        refusal = self.epochs.heard(peer.pipeline, _worker(peer).session, message, frames, self.now)
+        if refusal:
+            log.error("worker %s cannot serve epochs of %r: %s", _worker(peer).name, peer.pipeline, refusal)
 
     # ------------------------------------------------------------------ replies
 
@@ -331,7 +430,7 @@ class Core:
 
     def _name(self, connection: bytes) -> str:
         peer = self.peers.get(connection)
-        client = None if peer is None else peer.worker or peer.consumer
+        client = None if peer is None else peer.worker or peer.consumer or peer.seat
         return connection.hex()[:32] if client is None else client.name
 
     def _reply(self, connection: bytes, message: m.Message) -> None:
@@ -358,3 +457,9 @@ def _consumer(peer: Peer) -> tuple[Group, Consumer]:
     if peer.consumer is None or peer.group is None:
         raise WireError("kind", "a producer sent a consumer's message")
     return peer.group, peer.consumer
+
+
+def _rank(peer: Peer) -> tuple[EpochsJob, Seat]:
+    if peer.epochs is None or peer.seat is None:
+        raise WireError("kind", "a message of epochs mode from a client that is no rank")
+    return peer.epochs, peer.seat

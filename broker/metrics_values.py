@@ -37,6 +37,10 @@ def samples(core: Core) -> dict[str, list[Sample]]:
         "dfserve_blocks_uncertain_total": [((), tally.uncertain)],
         "dfserve_bad_messages_total": [((reason,), n) for reason, n in sorted(tally.bad.copy().items())],
         "dfserve_errors_total": [((kind,), n) for kind, n in sorted(tally.errors.copy().items())],
+        "dfserve_epoch_items_total": [((what,), n) for what, n in sorted(tally.epoch_items.copy().items())],
+        "dfserve_split_leases_expired_total": [((), tally.expired)],
+        "dfserve_blocks_fenced_total": [((), tally.fenced)],
+        "dfserve_items_quarantined_total": [((), tally.quarantined)],
         "dfserve_build_info": [((__version__, platform.python_version(), zmq.zmq_version()), 1)],
     }
     return values | _gauges(core)
@@ -44,19 +48,28 @@ def samples(core: Core) -> dict[str, list[Sample]]:
 
 def _gauges(core: Core) -> dict[str, list[Sample]]:
     jobs = list(core.jobs.values())
-    held = sum(job.queued_bytes for job in jobs)
+    epochs = list(core.epochs.jobs.values())
+    in_epochs, granted = (
+        sum(job.production.held_bytes for job in epochs),
+        sum(job.production.leased_bytes for job in epochs),
+    )
+    streamed = sum(job.queued_bytes for job in jobs)
+    held, capacity = streamed + in_epochs, core.config.queue_bytes
     peers = list(core.peers.values())
     waiting: dict[str, float] = {}
     for job in jobs:
         for name, group in job.groups.copy().items():
             if name in core.tally.groups:  # else it has long been deserted, and its other labels are gone too
                 waiting[name] = waiting.get(name, 0) + group.queued()
+    for each in epochs:
+        waiting[each.group] = waiting.get(each.group, 0) + each.queued()
     return {
+        "dfserve_epoch": [((job.group,), job.epoch) for job in epochs if job.epoch is not None],
         "dfserve_queue_items": [((name,), count) for name, count in sorted(waiting.items())],
         "dfserve_queue_bytes": [((), held)],
-        "dfserve_queue_granted_bytes": [((), max(0, core.budget.used - held))],
-        "dfserve_queue_capacity_bytes": [((), core.budget.total)],
-        "dfserve_queue_occupancy_ratio": [((), held / core.budget.total)],
+        "dfserve_queue_granted_bytes": [((), max(0, core.budget.used - streamed) + granted)],
+        "dfserve_queue_capacity_bytes": [((), capacity)],
+        "dfserve_queue_occupancy_ratio": [((), held / capacity)],
         "dfserve_producers": [((), sum(peer.worker is not None and peer.worker.live for peer in peers))],
-        "dfserve_consumers": [((), sum(peer.consumer is not None for peer in peers))],
+        "dfserve_consumers": [((), sum(peer.consumer is not None or peer.seat is not None for peer in peers))],
     }

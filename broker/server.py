@@ -7,12 +7,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from dfserve import endpoints
+from dfserve.broker.committer import Committer
 from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.ledger_file import LedgerFile
 from dfserve.wire.messages import encode
 from dfserve.wire.pieces import PIECE
 
@@ -37,8 +40,11 @@ class Broker:
         config: limits; the defaults suit one training machine.
         until: polled a few times a second; the loop drains and ends when it returns True.
         wake: a file descriptor whose readability ends a wait early (the embedded broker's lifeline).
+        ledger: the file that keeps what consumers in epochs mode have claimed, so that a broker that is killed goes on
+            where it was; None: this broker's end is its consumers' end.
 
     Raises:
+        LedgerError: the ledger is damaged, another program's, or in use; or, later, cannot be written any more.
         AddressInUse: naming the process that holds an address.
         EndpointError: an address that cannot be bound.
     """
@@ -50,9 +56,11 @@ class Broker:
         *,
         until: Callable[[], bool],
         wake: int | None = None,
+        ledger: Path | None = None,
     ) -> None:
         self.config = config or BrokerConfig()
-        self.core = Core(self.config, time.time)
+        self._committer: Committer | None = None
+        self.core = Core(self.config, time.time, None if ledger is None else self._store)
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self.endpoints: list[str] = []
         self._until = until
@@ -63,10 +71,36 @@ class Broker:
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)
         try:
+            if ledger is not None:
+                self._open_ledger(ledger)
             self._open(binds)
         except BaseException:
             self.close()
             raise
+
+    def _open_ledger(self, path: Path) -> None:
+        file = LedgerFile(path)
+        try:
+            record = file.read()
+            if record is not None:
+                self.core.epochs.restore(file.sequence, record)
+        except BaseException:
+            file.close()
+            raise
+        self._committer = Committer(file)
+        self._poller.register(self._committer.fileno(), zmq.POLLIN)
+
+    def _store(self, number: int, record: bytes) -> None:
+        assert self._committer is not None
+        self._committer.submit(number, record)
+
+    def _look_at_the_disk(self) -> None:
+        committer = self._committer
+        assert committer is not None
+        committer.acknowledge()
+        if committer.error is not None:
+            raise committer.error
+        self.core.saved(committer.durable)
 
     def _open(self, binds: Sequence[str]) -> None:
         options = {
@@ -89,12 +123,16 @@ class Broker:
 
     def turn(self) -> None:
         """Wait for messages or the next tick, and act on them."""
-        ready = self._poller.poll(POLL_MS)
-        if any(where is self._socket for where, _ in ready):
+        ready = [where for where, _ in self._poller.poll(POLL_MS)]
+        taken = 0
+        if any(where is self._socket for where in ready):
             for connection, frames in self._incoming():
                 self.core.receive(connection, frames)
+                taken += 1
+        if self._committer is not None and self._committer.fileno() in ready:
+            self._look_at_the_disk()
         self.last_turn = time.monotonic()
-        self.core.tick(self.last_turn)
+        self.core.tick(self.last_turn, drained=taken < BATCH)
         self._send_all()
 
     def _incoming(self) -> Iterator[tuple[bytes, Sequence[Any]]]:
@@ -128,7 +166,11 @@ class Broker:
         return self.core.budget.used == 0
 
     def close(self) -> None:
-        """Close the socket; what was sent is given two seconds to leave."""
+        """Close the ledger and the socket; what was sent is given two seconds to leave, what was claimed to be kept."""
+        if self._committer is not None:
+            self._poller.unregister(self._committer.fileno())
+            self._committer.close(LINGER / 1000)
+            self._committer = None
         self._socket.close()
         self._context.term()
         for endpoint in self.endpoints:

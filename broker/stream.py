@@ -64,6 +64,7 @@ class StreamJob:
         self.backlog: deque[Entry] = deque()  # what came before there was any group
         self.queued_bytes = 0
         self._opened = False  # there has been a group
+        self._retired = False  # nobody wants the stream: its pipeline serves epochs
         self._send = send
         self._liveness = liveness
 
@@ -156,6 +157,7 @@ class StreamJob:
         Raises:
             WireError: ``reason`` "config": it disagrees with its group; "expired": what it held went to others.
         """
+        self._retired = False
         group = self._group(hello)
         consumer = group.consumers.get(hello.session)
         if consumer is None:
@@ -254,10 +256,17 @@ class StreamJob:
         entry.worker.released += 1
         entry.worker.credit_due = True
 
+    def retire(self) -> None:
+        """Let go of what came before there was a consumer: the pipeline is wanted in epochs, and nobody streams it."""
+        self._retired = True
+        while self.backlog:
+            self._free(self.backlog.popleft())
+
     # ------------------------------------------------------------------ what follows from it
 
     def pump(self, now: float, *, grant: bool = True) -> None:
         """Do everything that has become possible: grant, deliver, end. Call it after each batch of events."""
+        grant &= not self._retired
         needed = self.intake.grant() if grant else 0
         while needed and self._make_room(needed, now):
             needed = self.intake.grant()

@@ -38,6 +38,10 @@ class Tally:
     in_doubt: int = 0  # datapoints of redelivered blocks: a consumer that died may have seen them
     duplicate: int = 0  # blocks
     uncertain: int = 0  # blocks that an earlier broker had taken and may have lost
+    expired: int = 0  # leases of splits whose worker did nothing for too long
+    fenced: int = 0  # blocks that came after their lease had ended
+    quarantined: int = 0  # items that were given up in epochs mode
+    epoch_items: Counter[str] = field(default_factory=Counter)  # items of epochs that are complete, by outcome
     bad: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
 

@@ -9,32 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import socket
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from dfserve import endpoints
-from dfserve.client import Connection
-from dfserve.consumer.inbox import Arrival, Inbox
-from dfserve.consumer.waiting import WaitMeter, missing
+from dfserve.consumer.epochs import Epochs, checked_batch, rank_identity
+from dfserve.consumer.session import Session
+from dfserve.consumer.stream import Stream, identity
+from dfserve.consumer.waiting import WaitMeter
 from dfserve.dataflow.base import DataFlow
-from dfserve.dataflow.policy import OnError, Tally
-from dfserve.embedded import EmbeddedBroker
-from dfserve.errors import ConfigError, DfserveError, PipelineError, Starved, WireError, WorkerLost
+from dfserve.dataflow.policy import OnError
+from dfserve.epochs.plan import Plan
+from dfserve.epochs.state import State
+from dfserve.errors import ConfigError, UnknownLengthError
 from dfserve.window import Window
-from dfserve.wire import messages as m
-from dfserve.wire.blocks import decode_block
-from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.pieces import join
-from dfserve.wire.recycler import Recycler
 
 log = logging.getLogger("dfserve.consumer")
 
-TICK = 1.0  # seconds between heartbeats, and between looks at the embedded broker, while waiting
-PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
 NO_ROWS: tuple[Any, ...] = ()
 
 
@@ -75,6 +67,20 @@ class RemoteDataZMQ(DataFlow):
         queue_bytes: the hosted broker's budget in bytes.
         max_frame: bytes of one array that the hosted broker admits.
         metrics_port: port on which the hosted broker serves /metrics, None for none.
+        mode: ``"stream"``, what producers send as long as they send it; ``"epochs"``: each ``for`` loop is one epoch
+            over an indexable or sharded source, each item exactly once whatever dies, and the position can be saved.
+        seed, shuffle: epochs: of the order, which is another one in every epoch, and of each item's random numbers.
+        order: epochs: ``"arrival"``, what is ready first; ``"strict"``, the same for any producers and any timing.
+        split_size: epochs: items that a worker makes at a time; None: about a megabyte.
+        rank, world: epochs: which of how many consumers of the group this is.
+        stride: epochs: datapoints that a rank takes at a time; None: a batch.
+        even: epochs: with several ranks, ``"drop"`` the last, incomplete row of ``world * stride`` datapoints or
+            ``"pad"`` it with repeats.
+        batch_size, drop_last, collate: epochs: batches made here, across blocks; None: those of a BatchData that ends
+            the pipeline. ``collate`` makes one of a list of datapoints, as BatchData does by default.
+        resume: epochs: what to do where the broker has handed out part of an epoch and no state was loaded:
+            ``"checkpoint"`` is an error, ``"broker"`` goes on, ``"fresh"`` begins again.
+        lease_time: epochs: the hosted broker's, see ``dfserve broker --lease-time``.
 
     Raises:
         AddressInUse: another process holds an address (it is named); use ``bind=False`` to share its broker.
@@ -102,24 +108,71 @@ class RemoteDataZMQ(DataFlow):
         queue_bytes: int = 1 << 30,
         max_frame: int = 256 << 20,
         metrics_port: int | None = None,
+        mode: Literal["stream", "epochs"] = "stream",
+        seed: int = 0,
+        shuffle: bool = True,
+        order: Literal["arrival", "strict"] = "arrival",
+        split_size: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        stride: int | None = None,
+        even: Literal["drop", "pad"] | None = None,
+        batch_size: int | None = None,
+        drop_last: bool | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        resume: Literal["checkpoint", "broker", "fresh"] = "checkpoint",
+        lease_time: float = 60.0,
     ) -> None:
         self._addresses = [addr1] if addr2 is None else [addr1, addr2]
         _check(self._addresses, bind, lag, timeout, min_producers)
         Window(hwm)
-        self._hwm, self._bind, self._timeout = hwm, bind, timeout
-        self._min_producers, self._tally, self._format = min_producers, Tally(on_error, type(self).__name__), format
-        self._broker_settings = {"queue_bytes": queue_bytes, "max_frame": max_frame}
+        self._hwm, self._bind, self._timeout, self._format = hwm, bind, timeout, format
+        self._broker_settings = {"queue_bytes": queue_bytes, "max_frame": max_frame, "lease_time": lease_time}
         self._metrics_port = metrics_port
-        self._inbox = Inbox(_identity(pipeline, group, lag, hwm, min_producers))
-        self._rows: Iterator[Any] = iter(NO_ROWS)
-        self._open: Arrival | None = None
         self._meter = WaitMeter(time.monotonic())
-        self._beat: m.ConsumerBeat | None = None
-        self._source: _Source | None = None
-        self._recycler = Recycler()
+        self._source: Session | None = None
         self._plain: Any = None
-        self.errors = 0
-        self.in_doubt = 0
+        self._epochs: Epochs | None = None
+        self._epoch: Iterator[Any] | None = None
+        _check_mode(
+            mode,
+            format,
+            {
+                "shuffle": not shuffle,
+                "seed": seed,
+                "order": order != "arrival",
+                "split_size": split_size,
+                "rank": rank,
+                "world": world != 1,
+                "stride": stride,
+                "even": even,
+                "batch_size": batch_size,
+                "drop_last": drop_last,
+                "collate": collate,
+                "resume": resume != "checkpoint",
+            },
+        )
+        self._stream = Stream(
+            self._addresses,
+            self._connected,
+            identity(pipeline, group, lag, hwm, min_producers),
+            timeout=timeout,
+            on_error=on_error,
+            meter=self._meter,
+        )
+        if mode == "epochs":
+            plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
+            self._epochs = Epochs(
+                self._addresses,
+                self._connected,
+                rank_identity(plan, group, hwm, rank, resume, on_error),
+                timeout=timeout,
+                on_error=on_error,
+                batch=checked_batch(batch_size),
+                drop_last=drop_last,
+                collate=collate,
+                meter=self._meter,
+            )
 
     # ------------------------------------------------------------------ the user's side
 
@@ -129,52 +182,111 @@ class RemoteDataZMQ(DataFlow):
         Raises:
             Starved: with ``bind=False``, no broker answered within ``timeout``.
         """
-        if self._source is not None and self._source.pid == os.getpid():
-            return
-        if self._source is not None:
+        self._check_process()
+        if self._format is not None:
+            self._plain = self._plain or self._open_plain()
+        elif self._epochs is not None:
+            self._epochs.reset_state()
+        else:
+            self._stream.reset_state()
+
+    def _check_process(self) -> None:
+        if self._source is not None and self._source.pid != os.getpid():
             raise ConfigError(
                 f"this RemoteDataZMQ was connected in process {self._source.pid} and is used in {os.getpid()}; "
                 "make one in each process (with bind=False), or call reset_state only in the process that iterates"
             )
-        if self._format is not None:
-            self._plain = self._plain or self._open_plain()
-            return
-        self._source = _Source(self._addresses, self._bind, self._broker_settings, self._metrics_port)
-        started = time.monotonic()
-        try:
-            self._await(lambda: self._inbox.welcomed)
-        finally:
-            self._meter.add(time.monotonic() - started)
+
+    def _connected(self) -> Session:
+        self._source = Session(self._addresses, self._bind, self._broker_settings, self._metrics_port)
+        return self._source
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator that ends with the stream. A new one goes on where the last one stopped."""
+        """Return an iterator that ends with the stream, or the epoch. A new one goes on where the last one stopped."""
         self.reset_state()
-        return self._until_end()
+        if self._plain is not None:
+            return self._endless(self._plain)
+        return iter(self._stream if self._epochs is None else self._epochs)
 
-    def _until_end(self) -> Iterator[Any]:
-        try:
-            while True:
-                if self._plain is not None:
-                    yield self._plain.receive()
-                else:
-                    yield from self._rows
-                    self._next_block()
-        except EndOfStream:
-            return
+    def __len__(self) -> int:
+        """Return how many datapoints, or batches, this rank yields in an epoch (waits for the broker to know).
+
+        Exact once the epoch's end is known; before, as if the pipeline gave one datapoint for each item.
+
+        Raises:
+            UnknownLengthError: a stream has none.
+        """
+        if self._epochs is None:
+            raise UnknownLengthError("RemoteDataZMQ does not know its length: a stream has none; mode='epochs' has one")
+        return self._epochs.length()
+
+    @property
+    def source_len(self) -> int:
+        """How many items the source has, or shards; mode="epochs". Waits for a producer to say it.
+
+        Raises:
+            UnknownLengthError: a stream has none.
+        """
+        if self._epochs is None:
+            raise UnknownLengthError("RemoteDataZMQ does not know its length: a stream has none; mode='epochs' has one")
+        return self._epochs.items
+
+    @property
+    def report(self) -> dict[str, int] | None:
+        """What became of every item of the last epoch that is complete (`dfserve.broker.epoch_report`), or None."""
+        return None if self._epochs is None else self._epochs.report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last datapoint or batch that was handed out; mode="epochs".
+
+        Raises:
+            ConfigError: a stream has none; or nothing was handed out yet; or several ranks take what arrives first.
+        """
+        if self._epochs is None:
+            raise ConfigError("a stream has no position that a checkpoint could keep; mode='epochs' has")
+        return self._epochs.state.to_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin where ``state`` was taken, before the first iteration; all ranks load it.
+
+        Raises:
+            ConfigError: it is no state, or of another plan; or iteration has begun.
+        """
+        if self._epochs is None:
+            raise ConfigError("a stream has no position that could be loaded; mode='epochs' has")
+        self._epochs.load(State.from_dict(state))
+
+    @property
+    def errors(self) -> int:
+        """Failures so far, of items, workers and messages."""
+        return self._stream.errors if self._epochs is None else self._epochs.errors
+
+    @property
+    def in_doubt(self) -> int:
+        """Datapoints so far that a consumer which died may have handed out too; mode="stream"."""
+        return self._stream.in_doubt
+
+    def _endless(self, plain: Any) -> Iterator[Any]:
+        while True:
+            yield plain.receive()
 
     def __next__(self) -> Any:
-        """Return the next datapoint; StopIteration at the end of a finite stream. (Then, of the next one.)"""
+        """Return the next datapoint; StopIteration at the end of a finite stream, or epoch. (Then, of the next one.)"""
+        if self._epochs is not None:
+            return self._next_of_epoch(self._epochs)
         if self._source is None and self._plain is None:
             self.reset_state()
-        if self._plain is not None:
-            return self._plain.receive()
+        return next(self._stream) if self._plain is None else self._plain.receive()
+
+    def _next_of_epoch(self, epochs: Epochs) -> Any:
+        if self._epoch is None:
+            self.reset_state()
+            self._epoch = iter(epochs)
         try:
-            while True:
-                for datapoint in self._rows:
-                    return datapoint
-                self._next_block()
-        except EndOfStream:
-            raise StopIteration from None
+            return next(self._epoch)
+        except BaseException:
+            self._epoch = None
+            raise
 
     @property
     def waited(self) -> float:
@@ -197,151 +309,17 @@ class RemoteDataZMQ(DataFlow):
             self._plain = None
         if source is not None:
             if source.pid == os.getpid():
-                source.connection.send(self._goodbye())
+                source.connection.send(self._stream.farewell() if self._epochs is None else self._epochs.farewell())
             source.close()
-        self._rows, self._open = iter(NO_ROWS), None
-        self._inbox.expire()
+        self._stream.close()
+        if self._epochs is not None:
+            self._epochs.close()
 
     def __enter__(self) -> RemoteDataZMQ:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-    # ------------------------------------------------------------------ blocks
-
-    def _next_block(self) -> None:
-        """Make the next block's datapoints the rows; raise what arrived instead of one."""
-        self.reset_state()
-        if self._plain is not None:
-            return
-        self._finish_open()
-        arrival = self._inbox.take()
-        if arrival is None:
-            self._receive()
-            arrival = self._inbox.take()
-        if arrival is None:
-            self._await_arrival()
-            arrival = self._inbox.take()
-            assert arrival is not None
-        self._open = arrival
-        message = arrival.message
-        if isinstance(message, m.Deliver):
-            self._open_block(message, arrival)
-            return
-        self._finish_open()
-        if isinstance(message, m.DeliverFailure):
-            self._fail(_pipeline_error(message))
-            return
-        if message.broken:
-            self._fail(_incomplete(message))
-        raise EndOfStream
-
-    def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
-        try:
-            frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
-            rows = decode_block(frames)
-        except WireError as error:
-            self.errors += 1
-            log.error("dropped a block of %s: %s", message.source, error)
-            return
-        if message.again:
-            self.in_doubt += len(rows) - message.skip
-        self._rows = iter(rows[message.skip :])
-        self._tally.good(len(rows) - message.skip)
-
-    def _finish_open(self) -> None:
-        arrival, self._open = self._open, None
-        if arrival is not None:
-            self._inbox.handed_out(arrival)
-            self._send_receipt()
-
-    def _send_receipt(self) -> None:
-        if self._source is not None:
-            for message in self._inbox.receipt(self._meter.total):
-                self._source.connection.send(message)
-
-    def _goodbye(self) -> m.Bye:
-        left = self._rows.__length_hint__()  # type: ignore[attr-defined]  # list and tuple iterators have it
-        if self._open is not None and left == 0:
-            self._inbox.handed_out(self._open)
-            return m.Bye(self._inbox.done, 0)
-        if self._open is None or not isinstance(self._open.message, m.Deliver):
-            return m.Bye(self._inbox.done, 0)
-        message = self._open.message
-        return m.Bye(self._inbox.done, message.count - message.skip - left)
-
-    def _fail(self, error: DfserveError) -> None:
-        self.errors += 1
-        self._tally.bad(error, error.remote_traceback if isinstance(error, PipelineError) else "")
-
-    # ------------------------------------------------------------------ waiting
-
-    def _await_arrival(self) -> None:
-        started = time.monotonic()
-        before = self._meter.total
-        try:
-            self._await(lambda: bool(self._inbox), lambda waited: self._report(before, waited))
-        finally:
-            now = time.monotonic()
-            self._meter.add(now - started - (self._meter.total - before))
-            if (line := self._meter.advice(now, self._beat)) is not None:
-                log.warning("%s", line)
-
-    def _report(self, before: float, waited: float) -> None:
-        """Once a second of waiting, count it, so that the metrics show a wait that has not ended."""
-        self._meter.add(waited - (self._meter.total - before))
-
-    def _await(self, ready: Callable[[], bool], each_tick: Callable[[float], None] = lambda _: None) -> None:
-        """Receive until something is there; every wait ends with it or with an error that says who is missing."""
-        source = self._source
-        assert source is not None
-        started = time.monotonic()
-        tick, complain = started + TICK, started + PATIENCE
-        self._receive()
-        while not ready():
-            now = time.monotonic()
-            if now >= started + self._timeout:
-                raise Starved(self._missing(now - started))
-            if now >= tick:
-                tick = now + TICK
-                source.check()
-                each_tick(now - started)
-                source.connection.send(self._inbox.beat(self._meter.total))
-            if now >= complain:
-                complain = now + 3 * PATIENCE
-                log.warning("%s", self._missing(now - started))
-            if source.connection.socket.poll(int(1000 * max(0.0, min(tick, started + self._timeout) - now)) + 1):
-                self._receive()
-
-    def _missing(self, waited: float) -> str:
-        return missing(self._beat, " and ".join(self._addresses), waited, self._min_producers)
-
-    def _receive(self) -> None:
-        """Take messages in until there is a delivery or none is left; the rest waits in libzmq's queue."""
-        source = self._source
-        assert source is not None
-        while not self._inbox:
-            try:
-                received = source.connection.receive()
-            except WireError as error:
-                if error.reason == "version":
-                    raise
-                self.errors += 1
-                log.error("the broker sent a message that cannot be read: %s", error)
-                continue
-            if received is None:
-                return
-            self._handle(source.connection, *received)
-
-    def _handle(self, connection: Connection, message: m.Message, frames: list[Any]) -> None:
-        if isinstance(message, m.ConsumerBeat):
-            self._beat = message
-        if isinstance(message, m.Refused) and message.kind != "expired":
-            text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"
-            raise ConfigError(text) if message.kind == "config" else WireError(message.kind, text)
-        for answer in self._inbox.receive(message, frames):
-            connection.send(answer)
 
     def _open_plain(self) -> Any:
         from dfserve.consumer.plain import PlainReceiver
@@ -353,36 +331,6 @@ class RemoteDataZMQ(DataFlow):
         return PlainReceiver(
             self._addresses[0], addr2, hwm=self._hwm, bind=self._bind, loads=loads, timeout=self._timeout
         )
-
-
-class _Source:
-    """The hosted broker, if any, and the connection to it: made together, and closed together at the latest at exit."""
-
-    def __init__(self, addresses: list[str], bind: bool, settings: dict[str, Any], metrics_port: int | None) -> None:
-        self.pid = os.getpid()
-        self.broker: EmbeddedBroker | None = None
-        if bind:
-            for address in addresses:
-                if not endpoints.is_loopback(endpoints.parse(address)):
-                    log.warning("%s can be reached from other hosts and asks for no key", address)
-            self.broker = EmbeddedBroker(addresses, settings, metrics_port)
-        self.connection = Connection(self.broker.address if self.broker is not None else addresses[0])
-        self._finalizer = weakref.finalize(self, _close, self.pid, self.connection, self.broker)
-
-    def check(self) -> None:
-        if self.broker is not None:
-            self.broker.check()
-
-    def close(self) -> None:
-        self._finalizer()
-
-
-def _close(pid: int, connection: Connection, broker: EmbeddedBroker | None) -> None:
-    if os.getpid() != pid:
-        return  # a forked child must not close its parent's
-    connection.close()
-    if broker is not None:
-        broker.close()
 
 
 def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_producers: int) -> None:
@@ -398,41 +346,11 @@ def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_produ
         raise ConfigError(f"min_producers is {min_producers}; at least 1 must end before a stream can end")
 
 
-def _identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) -> m.ConsumerHello:
-    host = socket.gethostname()
-    return m.ConsumerHello(
-        session=secrets.token_bytes(m.SESSION_BYTES),
-        name=f"{host}/{os.getpid()}",
-        host=host,
-        pid=os.getpid(),
-        pipeline=pipeline,
-        group=group,
-        hwm=hwm,
-        lag=lag,
-        min_producers=min_producers,
-        broker=b"",
-        received=0,
-        done=0,
-    )
-
-
-def _pipeline_error(message: m.DeliverFailure) -> PipelineError:
-    return PipelineError(
-        f"{message.kind} at {message.key} on {message.host}: {message.text}",
-        key=message.key,
-        kind=message.kind,
-        host=message.host,
-        worker=message.worker,
-        remote_traceback=message.traceback,
-    )
-
-
-def _incomplete(message: m.DeliverEnd) -> WorkerLost:
-    workers = ", ".join(message.broken)
-    first = message.broken[0].split(":")[0]
-    return WorkerLost(
-        f"the pass is not complete: {len(message.broken)} of {len(message.broken) + message.finished} workers did not "
-        f"end it ({workers})",
-        host=first.rpartition("/")[0],
-        worker=first,
-    )
+def _check_mode(mode: str, wire_format: str | None, given: dict[str, Any]) -> None:
+    if mode not in ("stream", "epochs"):
+        raise ConfigError(f"mode is {mode!r}; it is 'stream' or 'epochs'")
+    set_ones = [name for name, value in given.items() if value]
+    if mode == "stream" and set_ones:
+        raise ConfigError(f"{', '.join(set_ones)}: only mode='epochs' has this")
+    if mode == "epochs" and wire_format is not None:
+        raise ConfigError(f"format={wire_format!r} is another program's, which has no epochs")

@@ -12,6 +12,7 @@
     ├── TooManyErrors                     on_error skipped more items than its limits allow
     ├── StoreError (ValueError)           a data file that is damaged, half written, or of another format
     ├── DownloadError (OSError)           something could not be fetched (says what was tried, and what to do)
+    ├── LedgerError                       the standalone broker's ledger cannot be used or written (names the file)
     ├── EncodeError (TypeError)           a value that cannot travel, found at the sender (names the component)
     ├── BlockTooLarge                     a block that no limit of the broker's admits (names the flag to raise)
     ├── WireError                         bytes that break the protocol (`reason` is the metric's label)
@@ -66,6 +67,10 @@ class StoreError(DfserveError, ValueError):
 
 class DownloadError(DfserveError, OSError):
     """Something could not be fetched; the message says from where, what was tried, and what to do without a network."""
+
+
+class LedgerError(DfserveError):
+    """The standalone broker's ledger is damaged, foreign, in use or cannot be written; the message has the remedy."""
 
 
 class EncodeError(DfserveError, TypeError):

@@ -83,7 +83,7 @@ def unix_listener(path: str) -> Holder | None:
             full = error.errno == errno.EAGAIN  # the backlog of a listener that does not accept
             return Holder(None, "") if full else None
         pid, _, _ = PEERCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEERCRED.size))
-    return Holder(pid, _command(pid)) if pid > 0 else Holder(None, "")  # 0: a process outside our pid namespace
+    return Holder(pid, command_of(pid)) if pid > 0 else Holder(None, "")  # 0: a process outside our pid namespace
 
 
 def _addresses(host: str) -> set[Address]:
@@ -144,7 +144,7 @@ def _owner(inodes: set[str]) -> Holder:
         pids = []
     for pid in pids:
         if _holds(pid, wanted):
-            return Holder(pid, _command(pid))
+            return Holder(pid, command_of(pid))
     return Holder(None, "")
 
 
@@ -164,7 +164,7 @@ def _link(path: str) -> str:
         return ""  # closed meanwhile
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -8,22 +8,35 @@
         with LocalBroker() as broker:
             broker.send([[1, "a"], [2, "b"]])
             assert list(broker.consumer()) == [[1, "a"], [2, "b"]]
+
+    def test_an_epoch_has_every_item_once():
+        with LocalBroker() as broker, broker.serving([[1, "a"], [2, "b"]]):
+            assert sorted(broker.consumer(mode="epochs")) == [[1, "a"], [2, "b"]]
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from dfserve.broker.core import BrokerConfig
 from dfserve.broker.metrics_values import samples
 from dfserve.broker.server import Broker
 from dfserve.consumer.remote import RemoteDataZMQ
+from dfserve.dataflow.adapt import as_source
 from dfserve.embedded import private_address
-from dfserve.producer.send import send_dataflow_zmq
+from dfserve.producer.bell import Bell
+from dfserve.producer.send import introduce, send_dataflow_zmq
+from dfserve.producer.sender import Sender
+from dfserve.producer.turns import Line, Turns
 
 TIMEOUT = 30.0  # seconds: a test that waits longer for a datapoint hangs
+
+_numbers = itertools.count()
 
 
 class LocalBroker:
@@ -67,6 +80,27 @@ class LocalBroker:
     def send(self, df: Any, /, **options: Any) -> None:
         """Send one pass of a pipeline, and return when the broker has it; ``options`` as for `send_dataflow_zmq`."""
         send_dataflow_zmq(df, self.address, **{"passes": 1, **options})
+
+    @contextmanager
+    def serving(self, df: Any, *, pipeline: str = "default") -> Iterator[None]:
+        """Have a worker, in a thread of this process, make what consumers in epochs mode ask of a pipeline.
+
+        Args:
+            df: a DataFlow, or what `dfserve.dataflow` takes for one: any indexable or sharded source.
+            pipeline: its name.
+        """
+        bell = Bell()
+        identity = replace(introduce(f"thread-{next(_numbers)}", pipeline, None), eager=False)
+        with Sender(self.address, identity, hwm=50, bell=bell) as sender:
+            line = Line(lambda: as_source(df), sender, None, bell)
+            worker = threading.Thread(target=Turns([line], bell, grace=TIMEOUT).run, name="dfserve-worker", daemon=True)
+            worker.start()
+            try:
+                yield
+            finally:
+                bell.stop()
+                sender.interrupt()
+                worker.join(TIMEOUT)
 
     def metrics(self) -> dict[str, float]:
         """Return the broker's metrics by name; those with labels are added up."""

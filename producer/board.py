@@ -1,4 +1,4 @@
-"""Owns the counters that workers share with their supervisor: a small map of memory that both sides of a fork see."""
+"""Owns what workers share with their supervisor, counters and whereabouts: memory that both sides of a fork see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import mmap
 from dataclasses import dataclass
 
 FIELDS = ("datapoints", "nbytes", "blocked_seconds", "passes", "restarts")
-WIDTH = 8 * len(FIELDS)  # bytes of one slot: doubles, exact for counts up to 2**53
+PLACE = 4  # more of them: whether the worker is at an item, of which pipeline, epoch and position
+WIDTH = len(FIELDS) + PLACE  # of one slot: doubles, exact for counts up to 2**53
 
 
 @dataclass
@@ -21,18 +22,33 @@ class Counters:
 
 
 class Board:
-    """Counters of a number of worker slots. Made before the fork; each slot has one writer at a time."""
+    """What is known of a number of worker slots. Made before the fork; each slot has one writer at a time."""
 
     def __init__(self, slots: int) -> None:
-        self._map = mmap.mmap(-1, WIDTH * slots)
+        self._map = mmap.mmap(-1, 8 * WIDTH * slots)
         self._numbers = memoryview(self._map).cast("d")
 
     def read(self, slot: int) -> Counters:
         """Return a slot's counters."""
-        start = slot * len(FIELDS)
+        start = slot * WIDTH
         return Counters(*self._numbers[start : start + len(FIELDS)])
 
     def write(self, slot: int, counters: Counters) -> None:
         """Set a slot's counters."""
-        for place, name in enumerate(FIELDS, slot * len(FIELDS)):
+        for place, name in enumerate(FIELDS, slot * WIDTH):
             self._numbers[place] = getattr(counters, name)
+
+    def note(self, slot: int, pipeline: int, epoch: int, position: int) -> None:
+        """Say which item of a split the slot's worker begins; a position below 0: none."""
+        numbers, place = self._numbers, slot * WIDTH + len(FIELDS)
+        numbers[place] = 0.0  # so that a death between two of these writes is not taken for one at another item
+        numbers[place + 1] = pipeline
+        numbers[place + 2] = epoch
+        numbers[place + 3] = position
+        numbers[place] = position >= 0
+
+    def place(self, slot: int) -> tuple[int, int, int] | None:
+        """Return the pipeline's number, the epoch and the position of the item that the slot's worker is at, if any."""
+        start = slot * WIDTH + len(FIELDS)
+        is_there, pipeline, epoch, position = map(int, self._numbers[start : start + PLACE])
+        return (pipeline, epoch, position) if is_there else None

@@ -9,7 +9,7 @@ import json
 import keyword
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.dataflow.base import DataFlow
 from dfserve.errors import ConfigError, FactoryError
+from dfserve.wire.messages import MAX_NAME
 
 _NAMES_SHOWN = 10  # of a module's names in an error: enough to recognise one's own, few enough to read
 
@@ -76,6 +77,53 @@ def parse_args(pairs: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             kwargs[key] = text
     return kwargs
+
+
+def parse_pipelines(words: Sequence[str], default: str) -> dict[str, str]:
+    """Read ``[NAME=]MODULE:FACTORY``, as ``dfserve produce`` takes them; one without a name is called ``default``.
+
+    Returns:
+        ``MODULE:FACTORY`` by the pipeline's name.
+
+    Raises:
+        ConfigError: a name that is empty or too long, or that two have.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, factory = word.partition("=")
+        if not equals:
+            name, factory = default, word
+        if not name or len(name) > MAX_NAME:
+            raise ConfigError(f"{word!r}: a pipeline's name has 1 to {MAX_NAME} characters, as in train={factory}")
+        if name in found:
+            raise ConfigError(
+                f"two pipelines are called {name!r}: {found[name]} and {factory}; give each a name of its own,"
+                " as in train=pipe:train val=pipe:val"
+            )
+        found[name] = factory
+    return found
+
+
+def parse_args_of(names: Iterable[str], pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ``--arg`` for several pipelines: ``key=value`` is for all of them, ``NAME.key=value`` for that one.
+
+    Returns:
+        The arguments of each pipeline by its name; its own ones come before those for all.
+
+    Raises:
+        ConfigError: as `parse_args`; or there is no pipeline of that name.
+    """
+    for_all: list[str] = []
+    own: dict[str, list[str]] = {name: [] for name in names}
+    for pair in pairs:
+        name, dot, _ = pair.partition("=")[0].rpartition(".")
+        if not dot:
+            for_all.append(pair)
+        elif name in own:
+            own[name].append(pair[len(name) + 1 :])
+        else:
+            raise ConfigError(f"--arg {pair!r}: there is no pipeline {name!r}; there are {', '.join(own)}")
+    return {name: {**parse_args(for_all), **parse_args(mine)} for name, mine in own.items()}
 
 
 def build(factory: Callable[..., Any], kwargs: dict[str, Any]) -> DataFlow:

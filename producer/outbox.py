@@ -85,6 +85,11 @@ class Outbox:
         """Number of blocks that the broker does not have."""
         return len(self._held)
 
+    @property
+    def limits(self) -> ProducerWelcome | None:
+        """What the broker said last of its limits; None before it did."""
+        return self._limits
+
     # ------------------------------------------------------------------ filled by the pipeline
 
     def put_block(self, frames: Sequence[Any], count: int, nbytes: int) -> None:

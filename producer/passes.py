@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.failures import key_of
 from dfserve.errors import BlockTooLarge, EncodeError, FactoryError
+from dfserve.producer.bell import Bell
 from dfserve.producer.foreign import to_arrays
-from dfserve.producer.sender import Interrupted, Sender, fail_message
+from dfserve.producer.reports import fail_message, traceback_of
+from dfserve.producer.sender import Interrupted, Sender
 
 log = logging.getLogger("dfserve.producer")
 
@@ -27,48 +29,52 @@ class PassCounter:
         self.position = 0
 
 
-def run_passes(
-    df: DataFlow,
-    sender: Sender,
-    passes: int | None,
-    stopped: Callable[[], bool] = lambda: False,
-    counter: PassCounter | None = None,
-) -> PassCounter:
-    """Send ``passes`` passes of a pipeline (None: for ever), until told to stop between two datapoints.
+def send_passes(
+    build: Callable[[], DataFlow], sender: Sender, passes: int | None, counter: PassCounter, bell: Bell
+) -> Generator[None, None, None]:
+    """Send ``passes`` passes of a pipeline (None: for ever), pausing between two datapoints when the bell rings.
 
-    What the pipeline raises is reported to the consumers, after everything that came before it, and raised here.
+    It pauses too when a datapoint finds no room, which is sent when it goes on. To stop it, close it. What the
+    pipeline raises is reported to the consumers, after everything that came before it, and raised here.
 
     Raises:
         FactoryError: a whole pass yields nothing, so that repeating it would never send anything.
         Exception: whatever the pipeline raises.
     """
-    counter = counter or PassCounter()
     try:
+        df = build()
         df.reset_state()
         while passes is None or counter.passes < passes:
-            if not _run_pass(df, sender, counter, stopped):
-                return counter
+            counter.position = 0
+            for datapoint in df:
+                arrays = to_arrays(datapoint)
+                try:
+                    sender.send(arrays)
+                except Interrupted:
+                    yield from _when_there_is_room(sender, arrays)
+                counter.position += 1
+                counter.datapoints += 1
+                if bell.rung:
+                    yield
             if counter.position == 0 and passes is None:
                 raise FactoryError(_nothing(counter))
+            if bell.rung:
+                yield
             counter.passes += 1
         sender.finish()
-    except Interrupted:
-        return counter
     except Exception as error:
         _report(sender, error, counter, fatal=passes is not None)
         raise
-    return counter
 
 
-def _run_pass(df: DataFlow, sender: Sender, counter: PassCounter, stopped: Callable[[], bool]) -> bool:
-    counter.position = 0
-    for datapoint in df:
-        if stopped():
-            return False
-        sender.send(to_arrays(datapoint))
-        counter.position += 1
-        counter.datapoints += 1
-    return not stopped()
+def _when_there_is_room(sender: Sender, arrays: Any) -> Iterator[None]:
+    while True:
+        yield
+        try:
+            sender.send(arrays)
+        except Interrupted:
+            continue
+        return
 
 
 def _nothing(counter: PassCounter) -> str:
@@ -85,12 +91,9 @@ def _report(sender: Sender, error: Exception, counter: PassCounter, *, fatal: bo
     key = key_of(error, f"item {counter.position}")
     kind = "encode" if isinstance(error, (EncodeError, BlockTooLarge)) else "pipeline"
     log.error("%s raised %s at %s after %d datapoints: %s", kind, type(error).__name__, key, counter.datapoints, error)
+    sender.interrupt()  # this worker makes no lease any more
     try:
-        sender.fail(fail_message(error, key, _traceback(error), fatal=fatal))
+        sender.fail(fail_message(error, key, traceback_of(error), fatal=fatal))
         sender.drain(time.monotonic() + REPORT)
     except Exception as second:  # noqa: BLE001  # see above
         log.error("could not report it to the broker: %s", second)
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()

@@ -13,8 +13,9 @@ from dfserve import endpoints
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import ConfigError
-from dfserve.producer.passes import run_passes
+from dfserve.producer.bell import Bell
 from dfserve.producer.sender import Sender
+from dfserve.producer.turns import Line, Turns
 from dfserve.wire.messages import SESSION_BYTES, ProducerHello
 
 log = logging.getLogger("dfserve.producer")
@@ -69,10 +70,12 @@ def send_dataflow_zmq(
         if bind:
             _warn_if_open(addr)
             addr = stack.enter_context(EmbeddedBroker([addr], {"queue_bytes": queue_bytes})).address
-        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm))
-        counter = run_passes(flow, sender, passes)
+        bell = Bell()
+        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm, bell))
+        line = Line(lambda: flow, sender, passes, bell)
+        Turns([line], bell, grace=0.0).run()
         sender.drain(consumed=bind)
-        log.info("sent %d datapoints in %d passes", counter.datapoints, counter.passes)
+        log.info("sent %d datapoints in %d passes", line.datapoints, line.counter.passes)
 
 
 def host_name() -> str:
@@ -80,8 +83,8 @@ def host_name() -> str:
     return os.environ.get("DFSERVE_NAME") or socket.gethostname()
 
 
-def introduce(place: str, pipeline: str, passes: int | None, restarts: int = 0) -> ProducerHello:
-    """Make a worker's introduction, with a fresh session id. It is named ``host/place``."""
+def introduce(place: str, pipeline: str, passes: int | None, restarts: int = 0, *, eager: bool = True) -> ProducerHello:
+    """Make a worker's introduction, with a fresh session id. It is named ``host/place``; ``eager``: see the message."""
     host = host_name()
     return ProducerHello(
         session=secrets.token_bytes(SESSION_BYTES),
@@ -94,6 +97,7 @@ def introduce(place: str, pipeline: str, passes: int | None, restarts: int = 0) 
         broker=b"",
         uncertain=0,
         restarts=restarts,
+        eager=eager,
     )
 
 

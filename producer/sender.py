@@ -6,25 +6,20 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import zmq
 
 from dfserve.client import Connection
 from dfserve.errors import BrokerLost, ConfigError, DfserveError, WireError
+from dfserve.producer.bell import Bell
+from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
 from dfserve.window import Window
 from dfserve.wire.blocks import BlockBuilder
-from dfserve.wire.messages import (
-    MAX_NAME,
-    MAX_REASON,
-    MAX_TEXT,
-    Bye,
-    Fail,
-    Message,
-    ProducerHello,
-    Refused,
-)
+from dfserve.wire.epoch_messages import Source
+from dfserve.wire.messages import Bye, Fail, Message, ProducerHello, ProducerWelcome, Refused, Wanted
 
 log = logging.getLogger("dfserve.producer")
 
@@ -39,26 +34,41 @@ JOIN = 10.0  # seconds for the thread to end; it sends a goodbye and closes its 
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: somebody asked for it
-    """A send that waited for room was told to stop; the datapoint was not taken."""
+    """A send was told to stop while it waited for room, or not to wait; the datapoint was not taken."""
 
 
 class Sender:
-    """Sends datapoints to a broker. Used by one thread; a second one, its own, holds the socket. A context manager.
+    """Sends one pipeline's datapoints and splits to a broker. A context manager.
+
+    It is used by one thread; a second one, its own, holds the socket.
 
     Args:
         address: the broker's address.
         identity: who this worker is.
         hwm: datapoints that may be in flight, see `Window`.
+        bell: is rung for what the broker wants; those that are used by the same thread share one.
+
+    Attributes:
+        patient: let `send` wait for room; else it raises `Interrupted` where there is none.
+        takes_turns: ring the bell after every block, since other streams wait for their turn.
+        stream_wanted: the broker wants the pipeline's stream; not known before it has answered.
     """
 
-    def __init__(self, address: str, identity: ProducerHello, hwm: int) -> None:
+    def __init__(self, address: str, identity: ProducerHello, hwm: int, bell: Bell | None = None) -> None:
         self.address = address
+        self.patient = True
+        self.takes_turns = False
+        self.stream_wanted = False
+        self._bell = bell or Bell()
+        self._lessee = Lessee()
+        self._say: list[Message] = []  # of leases
+        self._complain_at = time.monotonic() + PATIENCE
         self._outbox = Outbox(identity, Window(hwm))
         self._builder = BlockBuilder(BLOCK_BYTES)
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._blocked = 0.0
         self._nbytes = 0
-        self._changed = threading.Condition()  # guards the outbox
+        self._changed = self._bell.changed  # guards the outbox and the lessee
         self._building = threading.Lock()  # guards the builder; taken last
         self._error: BaseException | None = None
         self._stopping = False
@@ -79,7 +89,7 @@ class Sender:
             EncodeError: it holds something that cannot travel.
             BlockTooLarge: it is larger than the broker admits.
             BrokerLost, ConfigError, WireError: the broker refused us.
-            Interrupted: `interrupt` was called while it waited.
+            Interrupted: `interrupt` was called while it waited, or it is not to wait.
         """
         builder = self._builder
         with self._building:  # the hot path: one lock, one copy
@@ -91,6 +101,8 @@ class Sender:
             if not taken:
                 self._await_room()
                 self._begin_block(datapoint)
+            if self.takes_turns:
+                self._bell.rung = True
 
     def _begin_block(self, datapoint: Any) -> None:
         with self._building:
@@ -117,13 +129,13 @@ class Sender:
     def drain(self, deadline: float = float("inf"), *, consumed: bool = False) -> bool:
         """Wait until the broker has everything (``consumed``: until consumers have), or until a monotonic time.
 
-        Logs every ten seconds what it is waiting for. Returns whether all is there.
+        So too for leases. Logs every ten seconds what it is waiting for. Returns whether all is there.
         """
         with self._changed:
             self._close_block()
             complain = time.monotonic() + PATIENCE
-            while not (self._outbox.consumed if consumed else self._outbox.empty):
-                self._raise_error()
+            while not (self._outbox.consumed if consumed else self._outbox.empty) or not self._lessee.empty:
+                self.raise_error()
                 now = time.monotonic()
                 if now >= deadline:
                     return False
@@ -134,8 +146,12 @@ class Sender:
         return True
 
     def interrupt(self) -> None:
-        """Make a `send` that waits for room raise `Interrupted` within a second. May be called by a signal handler."""
+        """Make a `send` that waits for room raise `Interrupted`, and drop the leases that are not begun.
+
+        May be called by a signal handler: the sender's thread, which it wakes, does the rest.
+        """
         self._interrupted = True
+        self._wake()
 
     def close(self) -> None:
         """End the thread. What the broker does not have by now is lost; call `drain` first."""
@@ -164,15 +180,85 @@ class Sender:
 
     @property
     def held(self) -> int:
-        """Blocks that the broker does not have."""
-        return self._outbox.held
+        """Blocks that the broker does not have, and leases."""
+        return self._outbox.held + self._lessee.held
+
+    @property
+    def empty(self) -> bool:
+        """Whether the broker has everything, and no lease is held."""
+        return self._outbox.empty and self._lessee.empty
+
+    @property
+    def ready(self) -> bool:
+        """Whether a datapoint may be sent without waiting, and the broker wants the stream."""
+        return self.stream_wanted and (self._builder.count > 0 or self._outbox.has_room)
+
+    @property
+    def limits(self) -> ProducerWelcome | None:
+        """What the broker said last of its limits; None before it did."""
+        return self._outbox.limits
+
+    def raise_error(self) -> None:
+        """Raise what ended the connection for good, if something has."""
+        if self._error is not None:
+            raise self._error
+
+    def waited(self, seconds: float) -> None:
+        """Note that the pipeline's thread waited elsewhere, for room here. Says so if the broker is silent."""
+        self._blocked += seconds
+        now = time.monotonic()
+        if now >= self._complain_at and now - self._heard > PATIENCE:
+            self._complain_at = now + PATIENCE
+            log.warning("%s", self._waiting_for(False))
+
+    # ------------------------------------------------------------------ leases, also for the pipeline's thread
+
+    @property
+    def source_wanted(self) -> bool:
+        """Whether the broker asks for the pipeline's source; answer with `describe`."""
+        return self._lessee.asks
+
+    def describe(self, source: Source) -> None:
+        """Tell the broker what the pipeline's items come from."""
+        with self._changed:
+            self._lessee.describe(source)
+            self._wake()
+
+    def take_lease(self) -> Job | None:
+        """Return the earliest lease that is not begun, if there is one; to be followed by `put_made` or `drop`."""
+        with self._changed:
+            return self._lessee.take()
+
+    def begin_item(self) -> None:
+        """Count an item of a lease, so that the broker sees that this worker is alive."""
+        self._lessee.items += 1
+
+    def put_made(self, job: Job, answer: Answer, frames: Sequence[Any] = (), nbytes: int = 0) -> bool:
+        """Send what was made of a lease; held until the broker has taken it. False: nobody wants it any more."""
+        with self._changed:
+            if not self._lessee.put(job, answer, frames):
+                return False
+            self._nbytes += nbytes
+            self._wake()
+        return True
+
+    def drop(self, job: Job) -> None:
+        """Give up a lease that was begun."""
+        with self._changed:
+            self._say += self._lessee.drop(job)
+            self._wake()
+
+    # ------------------------------------------------------------------ what these two have in common
 
     def _await_room(self) -> None:
         if self._error is None and self._outbox.has_room:
             return
+        if not self.patient:
+            self.raise_error()
+            raise Interrupted
         started, complain = time.monotonic(), time.monotonic() + PATIENCE
         while not self._outbox.has_room:
-            self._raise_error()
+            self.raise_error()
             if self._interrupted:
                 raise Interrupted
             self._changed.wait(BEAT)
@@ -181,11 +267,7 @@ class Sender:
                 complain = now + PATIENCE
                 log.warning("%s", self._waiting_for(False))
         self._blocked += time.monotonic() - started
-        self._raise_error()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+        self.raise_error()
 
     def _waiting_for(self, consumed: bool) -> str:
         silent = time.monotonic() - self._heard
@@ -195,6 +277,8 @@ class Sender:
             return f"the broker at {self.address} is silent for {silent:.0f} s; {self._outbox.held} blocks are waiting"
         if consumed and self._outbox.empty:
             return f"waiting for consumers at {self.address} to take what was sent"
+        if self._outbox.empty:
+            return f"waiting for the broker at {self.address} to take what was made of {self._lessee.held} leases"
         return (
             f"waiting for credit from {self.address} for {self._outbox.held} blocks: consumers are slower than we are"
         )
@@ -212,8 +296,8 @@ class Sender:
     def _wake(self) -> None:
         try:
             self._wake_in.send(b"x")
-        except BlockingIOError:
-            return  # it has a wake-up call waiting already
+        except OSError:
+            return  # it has a wake-up call waiting already, or has ended
 
     # ------------------------------------------------------------------ its own thread
 
@@ -224,7 +308,7 @@ class Sender:
         except BaseException as error:  # noqa: BLE001  # whatever it is, the pipeline's thread must raise it
             with self._changed:
                 self._error = self._error or error
-                self._changed.notify_all()
+                self._bell.ring()
 
     def _serve(self, connection: Connection) -> None:
         poller = zmq.Poller()
@@ -240,7 +324,7 @@ class Sender:
             with self._changed:
                 if self._builder.count and self._outbox.has_room and time.monotonic() - self._opened >= FLUSH:
                     self._close_block()
-                outgoing = self._outbox.take_outgoing()
+                outgoing = self._take_outgoing()
                 stopping = self._stopping
             for message, frames in outgoing:
                 connection.send(message, frames)
@@ -250,8 +334,23 @@ class Sender:
             if time.monotonic() >= beat:
                 beat = time.monotonic() + BEAT
                 with self._changed:
-                    message = self._outbox.beat(self._blocked)
-                connection.send(message)
+                    beats = self._beats()
+                for message in beats:
+                    connection.send(message)
+
+    def _take_outgoing(self) -> list[tuple[Message, Sequence[Any]]]:
+        if self._interrupted:
+            self._say += self._lessee.close()
+            self._changed.notify_all()
+        if not self._outbox.welcomed:
+            return []
+        said, self._say = self._say, []
+        return [*((message, ()) for message in said), *self._lessee.take_outgoing(), *self._outbox.take_outgoing()]
+
+    def _beats(self) -> list[Message]:
+        beats = [self._outbox.beat(self._blocked)]
+        leases = self._lessee.beat() if self._outbox.welcomed else None
+        return beats if leases is None else [*beats, leases]
 
     def _until_due(self, beat: float) -> float:
         """Seconds until something is due: the next heartbeat, or the block that is being built."""
@@ -268,12 +367,26 @@ class Sender:
             try:
                 if isinstance(message, Refused):
                     raise _refusal(message, self.address)
-                answers = self._outbox.receive(message)
+                answers = [*self._outbox.receive(message), *self._take_in(message)]
             except DfserveError as error:
                 self._error = error
+                self._bell.rung = True
             self._changed.notify_all()
         for answer in answers:
             connection.send(answer)
+
+    def _take_in(self, message: Message) -> list[Message]:
+        """Take in what the broker wants; the bell is rung if that is new."""
+        wanted = self.stream_wanted
+        if isinstance(message, ProducerWelcome):
+            self._lessee.welcome(message.broker)
+            self.stream_wanted = message.stream
+        elif isinstance(message, Wanted):
+            self.stream_wanted = message.stream
+        answers = self._lessee.receive(message)
+        if self._lessee.waits or self.stream_wanted is not wanted:
+            self._bell.rung = True
+        return answers
 
 
 def _refusal(message: Refused, address: str) -> DfserveError:
@@ -281,16 +394,3 @@ def _refusal(message: Refused, address: str) -> DfserveError:
     if message.kind == "config":
         return ConfigError(text)
     return WireError(message.kind, text) if message.kind != "expired" else BrokerLost(text)
-
-
-def fail_message(error: BaseException, key: str, traceback: str, *, fatal: bool) -> Fail:
-    """Make the report of an exception; its number is filled in by the outbox. Long texts are cut in the middle."""
-    name = _cut(type(error).__name__, MAX_NAME)
-    return Fail(0, _cut(key, MAX_REASON), name, _cut(str(error), MAX_TEXT), _cut(traceback, MAX_TEXT), fatal)
-
-
-def _cut(text: str, most: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # a file name that is not UTF-8 has lone surrogates
-    mark = "\n... cut ...\n"
-    half = (most - len(mark)) // 2
-    return text if len(text) <= most else text[:half] + mark + text[-half:]

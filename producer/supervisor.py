@@ -1,7 +1,7 @@
 """Owns the producer daemon's processes: it forks workers, restarts those that die, and ends them all within the grace.
 
-It has no thread, so that forking is safe at any time, and the pipeline is built once, before the first fork: a million
-files on a network share are listed once per machine.
+It has no thread, so that forking is safe at any time. A single pipeline is built once, before the first fork: a million
+files on a network share are listed once per machine. Several are built in the workers, when they are first wanted.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from http.server import HTTPServer
 from types import FrameType
 
@@ -22,6 +22,7 @@ from dfserve.client import Connection
 from dfserve.dataflow.base import DataFlow
 from dfserve.producer.board import Board
 from dfserve.producer.send import host_name, introduce
+from dfserve.producer.turns import NOWHERE, Build
 from dfserve.producer.worker import DONE, KILLED, RAISED, Task, work
 from dfserve.wire.messages import Obituary, ProducerHello
 
@@ -42,18 +43,26 @@ class Plan:
     """What a producer daemon is to do.
 
     Attributes:
-        df: the pipeline, built and not reset; each worker runs its own copy.
+        df: the pipeline, built and not reset; each worker runs its own copy. Or several by name, each as what
+            builds it, in every worker that it is first wanted of; called again, it returns the same.
+        pipeline: the name of a single one.
         passes: passes of each worker; None repeats for ever, and restarts workers that die.
         grace: seconds for workers to hand over what they hold when told to stop.
     """
 
-    df: DataFlow
+    df: DataFlow | Mapping[str, Build]
     address: str
     workers: int = 1
     passes: int | None = None
     pipeline: str = "default"
     hwm: int = 50
     grace: float = 10.0
+
+    @property
+    def pipelines(self) -> dict[str, Build]:
+        """What builds each pipeline, by name."""
+        df = self.df
+        return dict(df) if isinstance(df, Mapping) else {self.pipeline: lambda: df}
 
 
 @dataclass
@@ -68,7 +77,7 @@ class Slot:
     restarts: int = 0
     failures: int = 0  # in a row
     status: int = DONE
-    identity: ProducerHello | None = None
+    identities: list[ProducerHello] = field(default_factory=list)  # one for each pipeline
 
 
 class Supervisor:
@@ -112,9 +121,14 @@ class Supervisor:
 
     def _fork(self, slot: Slot) -> None:
         plan = self.plan
-        slot.identity = introduce(str(slot.number), plan.pipeline, plan.passes, slot.restarts)
+        builds = plan.pipelines
+        slot.identities = [
+            introduce(str(slot.number), name, plan.passes, slot.restarts, eager=len(builds) == 1) for name in builds
+        ]
         slot.started, slot.restart_at = time.monotonic(), None
-        task = Task(plan.df, plan.address, slot.identity, slot.number, plan.passes, plan.hwm, plan.grace)
+        self.board.note(slot.number, 0, 0, NOWHERE)
+        pipelines = list(zip(slot.identities, builds.values(), strict=True))
+        task = Task(pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace)
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the worker listens: it must not be lost
@@ -132,7 +146,7 @@ class Supervisor:
                 self._server.socket.close()
             status = work(task, self.board, self._pid)
         except BaseException:  # whatever it is, this process must not go on as a second supervisor
-            log.exception("worker %s failed", task.identity.name)
+            log.exception("worker %s failed", task.name)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -177,10 +191,13 @@ class Supervisor:
 
     def _announce(self, slot: Slot, reason: str) -> None:
         """Tell the broker of a death that we saw, so that it need not wait for silence to tell."""
-        assert slot.identity is not None
+        place = self.board.place(slot.number)
         with Connection(self.plan.address) as connection:
-            if connection.socket.poll(OBITUARY_MS):  # its question who we are: the connection is there
-                connection.send(Obituary(slot.identity.session, reason))
+            if not connection.socket.poll(OBITUARY_MS):  # its question who we are: the connection is there
+                return
+            for number, identity in enumerate(slot.identities):
+                at = list(place[1:]) if place is not None and place[0] == number else []
+                connection.send(Obituary(identity.session, reason, at, identity.pipeline))
 
     # ------------------------------------------------------------------ signals and time
 

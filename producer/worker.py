@@ -1,4 +1,4 @@
-"""Owns what runs in a worker process: one copy of the pipeline, sent to the broker until told to stop."""
+"""Owns what runs in a worker process: copies of the pipelines, served to the broker until told to stop."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 
 from dfserve.dataflow.afresh import start_afresh
-from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.rng import Place, seed_of_run
 from dfserve.errors import ConfigError, DfserveError
+from dfserve.producer.bell import Bell
 from dfserve.producer.board import Board, Counters
-from dfserve.producer.passes import PassCounter, run_passes
 from dfserve.producer.sender import Sender
+from dfserve.producer.turns import Build, Line, Turns
 from dfserve.wire.messages import ProducerHello
 
 log = logging.getLogger("dfserve.producer")
@@ -36,61 +39,68 @@ class Task:
     """What a worker is to do.
 
     Attributes:
+        pipelines: each as who serves it, with a session of its own, and what builds it.
         slot: its number among the workers of this daemon.
         grace: seconds to hand over what it holds once it was told to stop.
     """
 
-    df: DataFlow
+    pipelines: Sequence[tuple[ProducerHello, Build]]
     address: str
-    identity: ProducerHello
     slot: int
     passes: int | None
     hwm: int
     grace: float
 
+    @property
+    def name(self) -> str:
+        """The worker's name, ``host/slot``."""
+        return f"{self.pipelines[0][0].host}/{self.slot}"
+
 
 def work(task: Task, board: Board, parent: int) -> int:
     """Run in a freshly forked process; returns its exit status."""
     _die_with(parent)
-    _start_afresh(f"{task.identity.host}/{task.slot}")
-    counter = PassCounter()
+    _start_afresh(task.name)
     start = board.read(task.slot)
-    stopped: list[int] = []
-    with Sender(task.address, replace(task.identity, pid=os.getpid()), task.hwm) as sender:
-
-        def stop(signum: int, _frame: FrameType | None) -> None:
-            stopped.append(signum)
-            sender.interrupt()
-
-        signal.signal(signal.SIGTERM, stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the supervisor blocked it before the fork
-        watch = threading.Thread(target=_watch, args=(parent, task.slot, board, counter, sender, start), daemon=True)
+    note = partial(board.note, task.slot)
+    bell = Bell()
+    with ExitStack() as stack:
+        lines = []
+        for identity, build in task.pipelines:
+            sender = Sender(task.address, replace(identity, pid=os.getpid()), task.hwm, bell)
+            lines.append(Line(build, stack.enter_context(sender), task.passes, bell))
+        _listen(bell, lines)
+        watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)
         watch.start()
         try:
-            run_passes(task.df, sender, task.passes, lambda: bool(stopped), counter)
-            drained = _drain(sender, stopped, task.grace)
+            drained = Turns(lines, bell, task.grace, note).run()
         except ConfigError as error:
             log.error("%s", error)
             return WRONG_USAGE
         except DfserveError as error:
             log.error("%s", error)
             return RAISED
-        except Exception:  # noqa: BLE001  # the pipeline's: run_passes has logged it and told the consumers
+        except Exception:  # noqa: BLE001  # the pipeline's: it was logged, and the consumers were told
             return RAISED
         finally:
-            _record(task.slot, board, counter, sender, start)
+            _record(task.slot, board, lines, start)
     if drained:
         return DONE
-    log.error("told to stop: %d blocks were not taken by the broker within %.0f s", sender.held, task.grace)
+    held = sum(line.sender.held for line in lines)
+    log.error("told to stop: %d blocks were not taken by the broker within %.0f s", held, task.grace)
     return DONE if task.passes is None else NOT_DRAINED
 
 
-def _drain(sender: Sender, stopped: list[int], grace: float) -> bool:
-    """Hand over what is held: without a deadline after the last pass, within the grace once told to stop."""
-    while not stopped:
-        if sender.drain(time.monotonic() + WATCH):
-            return True
-    return sender.drain(time.monotonic() + grace)
+def _listen(bell: Bell, lines: Sequence[Line]) -> None:
+    """Stop at SIGTERM, which the supervisor blocked before the fork."""
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        bell.stop()
+        for line in lines:
+            line.sender.interrupt()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _die_with(parent: int) -> None:
@@ -109,22 +119,22 @@ def _start_afresh(name: str) -> None:
     start_afresh(Place(seed_of_run(), (zlib.crc32(name.encode()),)))
 
 
-def _watch(parent: int, slot: int, board: Board, counter: PassCounter, sender: Sender, start: Counters) -> None:
+def _watch(parent: int, slot: int, board: Board, lines: Sequence[Line], start: Counters) -> None:
     while True:
         time.sleep(WATCH)
         if os.getppid() != parent:
             os._exit(KILLED)
-        _record(slot, board, counter, sender, start)
+        _record(slot, board, lines, start)
 
 
-def _record(slot: int, board: Board, counter: PassCounter, sender: Sender, start: Counters) -> None:
+def _record(slot: int, board: Board, lines: Sequence[Line], start: Counters) -> None:
     board.write(
         slot,
         Counters(
-            start.datapoints + counter.datapoints,
-            start.nbytes + sender.nbytes,
-            start.blocked_seconds + sender.blocked,
-            start.passes + counter.passes,
+            start.datapoints + sum(line.datapoints for line in lines),
+            start.nbytes + sum(line.sender.nbytes for line in lines),
+            start.blocked_seconds + sum(line.sender.blocked for line in lines),
+            start.passes + sum(line.counter.passes for line in lines),
             start.restarts,
         ),
     )

@@ -10,6 +10,7 @@ from dfserve.cli.broker import broker
 from dfserve.cli.consume import consume
 from dfserve.cli.demo import demo
 from dfserve.cli.produce import produce
+from dfserve.cli.state import state
 from dfserve.errors import ConfigError, DfserveError, RemoteError, Starved
 from dfserve.logs import set_up_logging
 from dfserve.version import __version__
@@ -52,7 +53,7 @@ def cli(log_level: str) -> None:
     set_up_logging(log_level)
 
 
-for command in (produce, broker, consume, demo):
+for command in (produce, broker, consume, demo, state):
     cli.add_command(command)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from dfserve import endpoints
 from dfserve.cli.types import DURATION, SIZE
+from dfserve.errors import ConfigError
 
 log = logging.getLogger("dfserve.broker")
 
@@ -90,6 +92,22 @@ class Stop:
     envvar="DFSERVE_GRACE",
     help="How long consumers may take what is queued after SIGTERM. A second signal ends at once. [env: DFSERVE_GRACE]",
 )
+@click.option(
+    "--lease-time",
+    type=DURATION,
+    default="60s",
+    show_default=True,
+    envvar="DFSERVE_LEASE_TIME",
+    help="Epochs mode: a worker that begins no item for so long is late, and others make its splits. Longer than the "
+    "slowest item takes. [env: DFSERVE_LEASE_TIME]",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="DFSERVE_LEDGER",
+    help="Epochs mode: the file that keeps what was claimed, so that a broker that is killed goes on where it was. "
+    "Default: a file in ~/.local/state/dfserve named after the first address. [env: DFSERVE_LEDGER]",
+)
 def broker(
     binds: tuple[str, ...],
     queue_bytes: int,
@@ -98,6 +116,8 @@ def broker(
     insecure: bool,
     liveness: float,
     grace: float,
+    lease_time: float,
+    ledger: Path | None,
 ) -> None:
     """Run a broker on the training machine.
 
@@ -115,10 +135,11 @@ def broker(
 
     for address in binds:
         endpoints.require_safe(endpoints.parse(address), insecure)
-    config = BrokerConfig(queue_bytes=queue_bytes, max_frame=max_frame, liveness=liveness)
+    config = BrokerConfig(queue_bytes=queue_bytes, max_frame=max_frame, liveness=liveness, lease_time=lease_time)
+    kept = ledger or _default_ledger(binds[0])
     keep_large_blocks()
     stop = Stop()
-    with Broker(binds, config, until=stop.asked) as serving, contextlib.ExitStack() as stack:
+    with Broker(binds, config, until=stop.asked, ledger=kept) as serving, contextlib.ExitStack() as stack:
         if metrics_port is not None:
             from dfserve.broker.http import serve_metrics
 
@@ -129,3 +150,14 @@ def broker(
         if not serving.drain(grace):
             log.warning("%d bytes were queued and nobody took them within %.0f s", serving.core.budget.used, grace)
         log.info("broker stopped")
+
+
+def _default_ledger(address: str) -> Path | None:
+    """Return the file for an address; None where no later broker could find it."""
+    from dfserve.state_folder import ledger_path
+
+    try:
+        return ledger_path(address)
+    except ConfigError as error:
+        log.info("no ledger, so what was claimed in epochs mode is forgotten when this broker ends: %s", error)
+        return None

@@ -6,21 +6,28 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dfserve import endpoints
 from dfserve.cli.types import DURATION, WORKERS
 
+if TYPE_CHECKING:
+    from dfserve.dataflow.base import DataFlow
+
 log = logging.getLogger("dfserve.producer")
 
+DEFAULT = "default"  # what a pipeline without a name is called, also by consumers that name none
 # How parallel operators (tensorpack's, ours, torch's DataLoader) call their number of processes, and what they wrap.
 PROCESS_COUNTS = ("num_proc", "nr_proc", "num_workers", "_num_proc", "num_processes")
 WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
 
 
 @click.command()
-@click.argument("factory", metavar="MODULE:FACTORY", envvar="DFSERVE_PIPELINE")
+@click.argument("factories", metavar="[NAME=]MODULE:FACTORY...", nargs=-1, required=True, envvar="DFSERVE_PIPELINE")
 @click.option(
     "--to",
     "address",
@@ -44,7 +51,8 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     metavar="KEY=VALUE",
     envvar="DFSERVE_ARG",
     help="Keyword argument for the factory; the value is JSON where it parses as such, else text. May be given several "
-    "times (in the variable: separated by spaces). [env: DFSERVE_ARG]",
+    "times (in the variable: separated by spaces). With several pipelines, NAME.KEY=VALUE is for one of them, "
+    "KEY=VALUE for all. [env: DFSERVE_ARG]",
 )
 @click.option(
     "--passes",
@@ -77,7 +85,7 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     "[env: DFSERVE_GRACE]",
 )
 def produce(
-    factory: str,
+    factories: tuple[str, ...],
     address: str,
     workers: int,
     arguments: tuple[str, ...],
@@ -86,32 +94,48 @@ def produce(
     metrics_port: int | None,
     grace: float,
 ) -> None:
-    """Run a pipeline on this machine and send its datapoints to a broker.
+    """Run a pipeline, or several, on this machine and send its datapoints to a broker.
 
     FACTORY is called once, and each worker runs a copy of what it returns: a DataFlow, anything with __len__ and
     __getitem__ (a torch Dataset), or any iterable. The current folder is searched for MODULE first. The broker may
     be started later, or come back after it was gone.
 
+    Of several pipelines, whose NAMEs consumers ask for, each worker calls a FACTORY when its pipeline is first wanted,
+    and serves whichever consumers wait for. A single one without a NAME is called "default".
+
     \b
     Examples:
       dfserve produce my_pipeline:make --to tcp://trainer:8877 --workers auto
       dfserve produce my_pipeline:make --to tcp://trainer:8877 --arg folder=/data --arg size=224 --passes 1
+      dfserve produce train=my_pipeline:train val=my_pipeline:val --to tcp://trainer:8877
     """
     from dfserve.producer.board import Board
-    from dfserve.producer.factory import build, load_factory, parse_args
+    from dfserve.producer.factory import load_factory, parse_args_of, parse_pipelines
     from dfserve.producer.metrics import serve_producer_metrics
     from dfserve.producer.supervisor import Plan, Supervisor
 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is held yet; as pid 1 it would be ignored
     endpoints.parse(address)
-    flow = build(load_factory(factory), parse_args(list(arguments)))
-    warn_of_processes(flow, workers)
-    supervisor = Supervisor(Plan(flow, address, workers, passes, hwm=hwm, grace=grace), Board(workers))
+    named = parse_pipelines(factories, DEFAULT)
+    kwargs = parse_args_of(named, arguments)
+    builds = {name: cache(partial(_build, load_factory(named[name]), kwargs[name], workers)) for name in named}
+    if len(builds) == 1:
+        (build_only,) = builds.values()
+        build_only()  # before the workers are forked, who share it
+    supervisor = Supervisor(Plan(builds, address, workers, passes, hwm=hwm, grace=grace), Board(workers))
     if metrics_port is None:
         sys.exit(supervisor.run())
     with serve_producer_metrics(supervisor, metrics_port) as server:
         log.info("metrics at port %d", server.server_port)
         sys.exit(supervisor.run(server))
+
+
+def _build(factory: Callable[..., Any], kwargs: dict[str, Any], workers: int) -> DataFlow:
+    from dfserve.producer.factory import build
+
+    flow = build(factory, kwargs)
+    warn_of_processes(flow, workers)
+    return flow
 
 
 def warn_of_processes(flow: object, workers: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dfserve.dataflow.items import withdraw_items_of_another_pass
 from dfserve.dataflow.old_names import join_names, warn_of_old_name
+from dfserve.dataflow.resumable import load_into, refuse_state, refuse_to_load, state_of, withdraw_state_of_another_pass
 from dfserve.dataflow.rng import get_rng
 from dfserve.errors import DfserveError, UnknownLengthError
 
@@ -27,7 +28,8 @@ class DataFlow(ABC):
     Some have items beside their passes: ``ds[index]``, or shards (``shard_keys()`` and ``open_shard(key)``). A subclass
     that defines another pass and not the items too has none, since its parent's are not those of its pass: these
     attributes are None in it (``ds[0]`` raises TypeError), while the parent's pass, which ``super()`` reaches, has them
-    still. A subclass whose pass does have its parent's items says so: ``__getitem__ = Parent.__getitem__``.
+    still. A subclass whose pass does have its parent's items says so: ``__getitem__ = Parent.__getitem__``. The state
+    is a pass's too, and what a subclass with another pass inherits of it raises ConfigError.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -35,6 +37,7 @@ class DataFlow(ABC):
         join_names(cls, "__iter__", "get_data")
         join_names(cls, "__len__", "size")
         withdraw_items_of_another_pass(cls)
+        withdraw_state_of_another_pass(cls)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Datapoint]:
@@ -50,6 +53,44 @@ class DataFlow(ABC):
 
     def reset_state(self) -> None:  # noqa: B027 (most DataFlows have nothing to prepare)
         """Prepare this process: random generators, connections, threads. Not to be called twice in a process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last datapoint that this object handed out: small, of plain JSON types.
+
+        What was read ahead counts as not handed out; of an iterator that is at its end, given up or interrupted, it is
+        the position after the last datapoint that came out. What an operator's function dropped or failed at is past.
+        Not for another thread, or a signal's handler, while ``next()`` runs.
+
+        RemoteDataZMQ in epochs mode has a position, and the operators that hand out at once all that they take. An
+        operator of your own that yields at most one datapoint for each that it takes, and takes none before it is asked
+        for the next, says so::
+
+            class Scaled(ProxyDataFlow):
+                def __iter__(self):
+                    for image, label in self.ds:
+                        yield [image / 255, label]
+
+                state_dict = ProxyDataFlow.state_dict
+                load_state_dict = ProxyDataFlow.load_state_dict
+
+        Raises:
+            ConfigError: this DataFlow has no position; the default.
+        """
+        return refuse_state(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next ``iter()`` begin with what followed when ``state`` was taken: the rest of that pass.
+
+        That may be nothing, where the pass was at its end but had not said so. Iterators that exist already are not to
+        be used any more. An operator's own random numbers are not part of the state, so let the producers augment.
+
+        Args:
+            state: what ``state_dict()`` of the same pipeline returned, also in another process.
+
+        Raises:
+            ConfigError: this DataFlow has no position, the default; or ``state`` is not one of it.
+        """
+        refuse_to_load(self, state)
 
     def get_data(self) -> Iterator[Datapoint]:
         """Do what ``iter()`` does, under tensorpack's old name. Deprecated."""
@@ -87,6 +128,14 @@ class ProxyDataFlow(DataFlow):
 
     def __iter__(self) -> Iterator[Datapoint]:
         return iter(self.ds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of ``self.ds``, which is right for what yields at most one datapoint for each it takes."""
+        return state_of(self.ds)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load ``state`` into ``self.ds``."""
+        load_into(self.ds, state)
 
 
 class RNGDataFlow(DataFlow):

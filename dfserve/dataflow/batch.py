@@ -9,6 +9,7 @@ from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow, known_length
 from dfserve.dataflow.datapoints import outline
+from dfserve.dataflow.resumable import Position, known_state, state_of
 from dfserve.dataflow.stacking import stack
 from dfserve.errors import ConfigError, DatapointError
 
@@ -44,6 +45,7 @@ class BatchData(ProxyDataFlow):
         self.batch_size = int(batch_size)
         self.remainder = remainder
         self.use_list = use_list
+        self._position = Position("BatchData", "ends")  # 1: the source has ended, but this pass did not say so yet
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: a batch has at least 1 datapoint")
         length = known_length(ds)
@@ -63,10 +65,28 @@ class BatchData(ProxyDataFlow):
         Raises:
             DatapointError: datapoints do not fit together; it names the component, its shapes or types, and the place.
         """
-        datapoints = iter(self.ds)
-        while batch := list(islice(datapoints, self.batch_size)):
-            if len(batch) == self.batch_size or self.remainder:
-                yield self.aggregate_batch(batch, self.use_list)
+        position = self._position
+        with position.passing() as over:
+            if over:
+                return
+            datapoints = iter(self.ds)
+            # What interrupts the filling of a batch leaves the source further on than the last batch.
+            position.source = known_state(self.ds)
+            known = position.source is not None
+            while batch := list(islice(datapoints, self.batch_size)):
+                if len(batch) == self.batch_size or self.remainder:
+                    made = self.aggregate_batch(batch, self.use_list)
+                    if known:
+                        position.source = state_of(self.ds)
+                    position.number = int(len(batch) < self.batch_size)
+                    yield made
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last batch: also if the next one could not be made, or not be filled."""
+        return self._position.state(self.ds)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._position.load(self.ds, state, 1)
 
     @staticmethod
     def aggregate_batch(datapoints: Sequence[Datapoint], use_list: bool = False) -> Datapoint:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow
 from dfserve.dataflow.repeat import RepeatedData
+from dfserve.dataflow.resumable import Position
 from dfserve.errors import ConfigError
 
 
@@ -34,6 +35,7 @@ class FixedSizeData(ProxyDataFlow):
         self._size = int(size)
         self._keep = keep_state
         self._kept: Iterator[Datapoint] | None = None
+        self._position = Position("FixedSizeData", "taken")  # datapoints handed out in this pass
         if self._size < 1:
             raise ConfigError(f"FixedSizeData: size is {size}; a pass has at least 1 datapoint")
 
@@ -53,13 +55,36 @@ class FixedSizeData(ProxyDataFlow):
         Raises:
             DatapointError: a whole pass over the source yields nothing.
         """
-        datapoints = self._kept or iter(RepeatedData(self.ds, -1))
-        if self._keep:
-            self._kept = datapoints
+        with self._position.passing() as taken:
+            datapoints = self._kept or iter(RepeatedData(self.ds, -1))
+            if self._keep:
+                self._kept = datapoints
+            yield from self._rest(datapoints, taken)
+
+    def _rest(self, datapoints: Iterator[Datapoint], taken: int) -> Iterator[Datapoint]:
         try:
-            yield from islice(datapoints, self._size)
+            for datapoint in islice(datapoints, self._size - taken):
+                self._position.number += 1
+                yield datapoint
         except GeneratorExit:  # the pass is given up; the source stays where it is
             raise
         except BaseException:  # also a Ctrl-C in the source: what raised is at its end, so the next pass begins anew
             self._kept = None
             raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position; raises ConfigError without ``keep_state`` too, for then every pass starts over."""
+        self._check_keeps()
+        return self._position.state(self.ds)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._check_keeps()
+        self._position.load(self.ds, state, self._size)
+        self._kept = None
+
+    def _check_keeps(self) -> None:
+        if not self._keep:
+            raise ConfigError(
+                "FixedSizeData(..., keep_state=False) has no position: each of its passes starts over in the source;"
+                " leave keep_state at True"
+            )

@@ -8,15 +8,17 @@ from typing import Any
 _WAYS_TO_ITEMS = (("__getitem__",), ("shard_keys", "open_shard"))
 
 
+def how_far_up(cls: type, name: str) -> int:
+    """Return how far up ``cls`` has ``name`` from: 0 is ``cls`` itself, and nowhere is further than anywhere."""
+    return next((place for place, base in enumerate(cls.__mro__) if name in vars(base)), len(cls.__mro__))
+
+
 def withdraw_items_of_another_pass(cls: type) -> None:
     """Set to None what ``cls`` inherits from further up than its ``__iter__``."""
-
-    def place(name: str) -> int:
-        """Return how far up ``name`` is defined: 0 in ``cls`` itself."""
-        return next((place for place, base in enumerate(cls.__mro__) if name in vars(base)), len(cls.__mro__))
-
     for names in _WAYS_TO_ITEMS:
-        if all(hasattr(cls, name) for name in names) and place("__iter__") < min(map(place, names)):
+        if not all(hasattr(cls, name) for name in names):
+            continue
+        if how_far_up(cls, "__iter__") < min(how_far_up(cls, name) for name in names):
             for name in names:
                 # One that is abstract has no items yet, and a subclass is to define it.
                 if not getattr(getattr(cls, name), "__isabstractmethod__", False):

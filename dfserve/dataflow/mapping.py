@@ -49,6 +49,10 @@ class MapData(ProxyDataFlow):
             if mapped is not None:
                 yield mapped
 
+    # It takes one datapoint at a time, and one that was dropped is past.
+    state_dict = ProxyDataFlow.state_dict
+    load_state_dict = ProxyDataFlow.load_state_dict
+
 
 class MapDataComponent(MapData):
     """One component of each datapoint through a function, which may drop the datapoint by returning None."""

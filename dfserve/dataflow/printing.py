@@ -45,6 +45,10 @@ class PrintData(ProxyDataFlow):
                 sys.stderr.write("\n".join(lines) + "\n")
             yield datapoint
 
+    # It takes one datapoint at a time.
+    state_dict = ProxyDataFlow.state_dict
+    load_state_dict = ProxyDataFlow.load_state_dict
+
     def _entries(self, value: Any, depth: int, limit: int) -> Iterator[str]:
         """Yield a line for each entry of a list or dict, up to ``limit``, and for theirs."""
         if not isinstance(value, (list, tuple, dict)):

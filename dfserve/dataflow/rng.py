@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,12 @@ class PhiloxState(np.random.RandomState):
 
     That is as much as ``RandomState.seed(int)`` costs, a seventh of making a new generator, and any (key, counter) is a
     stream of its own without hashing. Algorithm: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
+
+    Attributes:
+        owner: refers weakly to what asked ``get_rng`` for it, and to nothing where that cannot be referred to.
     """
+
+    owner: Callable[[], Any] = staticmethod(lambda: None)
 
     def __init__(self, seed: Any = None) -> None:
         """Start from ``seed``: an int, a ``SeedSequence``, or None for the operating system's entropy."""
@@ -99,6 +105,7 @@ _MADE: weakref.WeakValueDictionary[int, PhiloxState] = weakref.WeakValueDictiona
 _births: Iterator[int] = itertools.count()
 _made: Iterator[int] = itertools.count()  # generators made here since the seed was set
 _pools: Iterator[int] = itertools.count()  # pools of workers started here since then
+_maker: Callable[[object], PhiloxState] | None = None  # what answers get_rng instead
 
 
 def fix_rng_seed(seed: int) -> None:
@@ -125,11 +132,31 @@ def get_rng(_obj: object = None) -> PhiloxState:
     by the seed, the process's place and the number of calls before.
 
     Args:
-        _obj: not used. tensorpack mixes it into the seed; that is unnecessary, and calls stay valid.
+        _obj: whose it is to be; it makes no difference to the numbers. (tensorpack mixes it into the seed.)
     """
+    if _maker is not None:
+        return _maker(_obj)
     rng = PhiloxState(_seed_of(next(_made)))
+    with suppress(TypeError):  # not every object can be referred to weakly
+        rng.owner = weakref.ref(_obj)
     _MADE[next(_births)] = rng
     return rng
+
+
+@contextmanager
+def made_by(maker: Callable[[object], PhiloxState]) -> Iterator[None]:
+    """Have ``maker``, called with the owner, answer ``get_rng`` in this process meanwhile."""
+    global _maker
+    before, _maker = _maker, maker
+    try:
+        yield
+    finally:
+        _maker = before
+
+
+def living() -> list[PhiloxState]:
+    """Return what ``get_rng`` made itself in this process, or before the fork, and is still used; the oldest first."""
+    return [rng for _, rng in sorted(_MADE.items())]
 
 
 def _seed_of(number: int) -> np.random.SeedSequence | None:
@@ -155,12 +182,14 @@ def take_place(place: Place) -> None:
 
 def move_on() -> None:
     """Give the generators that a forked child has inherited streams of its own."""
-    for _, rng in sorted(_MADE.items()):
+    for rng in living():
         rng.seed(_seed_of(next(_made)))
 
 
 def _move_away() -> None:
     # A child that nobody gave a place to: forked by a program of the user's, or by another library.
+    global _maker
+    _maker = None
     if _place.seed is not None:
         take_place(Place(_place.seed, (*_place.path, os.getpid())))
     move_on()

@@ -32,6 +32,10 @@ class TestDataSpeed(ProxyDataFlow):
         self.start()
         yield from self.ds
 
+    # It takes one datapoint at a time.
+    state_dict = ProxyDataFlow.state_dict
+    load_state_dict = ProxyDataFlow.load_state_dict
+
     def start(self) -> float:
         """Measure, print one line on stderr (with a progress bar on a terminal that has tqdm) and return the rate.
 

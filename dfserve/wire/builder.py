@@ -57,6 +57,9 @@ class BlockBuilder:
         limits: what the receiver admits.
         lend: do not copy a datapoint's arrays: the block refers to them, has one datapoint, and is to be used up before
             the datapoint's owner goes on. For a sender that copies the frames itself, into memory that it shares.
+        mixed: let a component be of other kinds in other datapoints. Every one travels as a value, which takes more
+            bytes and time.
+        rows: datapoints to make room for at first; 0: as many as ``max_bytes`` admits.
 
     Attributes:
         count: datapoints in the block so far.
@@ -71,10 +74,14 @@ class BlockBuilder:
         limits: Limits = DEFAULT_LIMITS,
         *,
         lend: bool = False,
+        mixed: bool = False,
+        rows: int = 0,
     ) -> None:
         self._max_bytes = max_bytes
         self._max_count = 1 if lend else min(max_count, limits.max_count)
         self._lend = lend
+        self._mixed = mixed
+        self._rows = rows
         self._limits = limits
         self._writer = ValueWriter(limits)
         self._was_ragged: list[bool] = []  # the columns of the last block: the next one is likely to be the same
@@ -200,7 +207,9 @@ class BlockBuilder:
 
     def _column(self, value: Any, total: int, ragged: bool) -> Column:
         """Return a column with memory for as many rows as a block of datapoints of ``total`` bytes has."""
-        rows = max(1, min(self._max_count, self._max_bytes // total))
+        if self._mixed:
+            return ValueColumn(self._writer, mixed=True)
+        rows = self._rows or max(1, min(self._max_count, self._max_bytes // total))
         if is_stackable(value):
             return ScalarColumn(value, rows, self._writer)
         if not is_array(value):

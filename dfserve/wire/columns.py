@@ -66,18 +66,24 @@ class Buffer:
 
 
 class ValueColumn:
-    """Values that travel in the body."""
+    """Values that travel in the body.
+
+    Args:
+        writer: of the block.
+        mixed: take arrays and numpy scalars too, each written as one inside another value is.
+    """
 
     ragged = False
 
-    def __init__(self, writer: ValueWriter) -> None:
+    def __init__(self, writer: ValueWriter, mixed: bool = False) -> None:
         self._writer = writer
+        self._mixed = mixed
         self._pack = writer.pack
         self._fast = writer.fast
         self._packed: list[bytes] = []
 
     def put(self, value: object, _row: int, room: int) -> int:
-        """Pack one value. A bare array or numpy scalar is refused: its column is of another kind."""
+        """Pack one value. A bare array or numpy scalar is refused, unless mixed: its column is of another kind."""
         if type(value) in PLAIN_TYPES:
             try:
                 packed = self._fast(value)
@@ -85,7 +91,7 @@ class ValueColumn:
                 packed = self._pack(value)
             size = len(packed)
         else:
-            if is_array(value) or is_stackable(value):
+            if not self._mixed and (is_array(value) or is_stackable(value)):
                 return REFUSED
             frames = self._writer.frames
             before = len(frames)

@@ -8,6 +8,7 @@ annotations of the message's class, each of which must be there; fields that the
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, get_type_hints
 
 from dfserve.errors import WireError
@@ -34,6 +35,12 @@ class Message:
     CODE: ClassVar[int]
     CARRIES_BLOCK: ClassVar[bool] = False
 
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.CODE] = cls
+
+
+KINDS: dict[int, type[Message]] = {}
+
 
 @dataclass(frozen=True)
 class ProducerHello(Message):
@@ -50,6 +57,7 @@ class ProducerHello(Message):
     broker: bytes  # the broker instance that acknowledged what lies before base; empty at first
     uncertain: int  # blocks that another broker instance took and may have lost
     restarts: int  # how often the slot's worker has died before
+    eager: bool = True  # it has only this pipeline, and may be asked for its stream before any consumer came
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,8 @@ class Obituary(Message):
     CODE: ClassVar[int] = 10
     session: bytes
     reason: str
+    at: list[int] = field(default_factory=list)  # epoch and position of the item that it was making, if any
+    pipeline: str = ""  # of the session
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,7 @@ class ProducerWelcome(Message):
     acked: int
     max_frame: int
     budget: int
+    stream: bool = True  # the pipeline's stream is wanted; `Wanted` says when that changes
 
 
 @dataclass(frozen=True)
@@ -261,16 +272,28 @@ class Refused(Message):
     text: str
 
 
-KINDS: dict[int, type[Message]] = {kind.CODE: kind for kind in Message.__subclasses__()}
-_HINTS: dict[type[Message], dict[str, Any]] = {
-    kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in KINDS.values()
-}
-_HEADERS: dict[type[Message], bytes] = {kind: MAGIC + bytes([VERSION, kind.CODE]) for kind in KINDS.values()}
+@dataclass(frozen=True)
+class Wanted(Message):
+    """Whether the broker wants the stream of a worker's pipeline from now on."""
+
+    CODE: ClassVar[int] = 42
+    stream: bool
+
+
+@cache
+def _hints(code: int) -> dict[str, Any]:
+    kind = KINDS[code]
+    return {each.name: get_type_hints(kind)[each.name] for each in fields(kind)}
+
+
+@cache
+def _header(code: int) -> bytes:
+    return MAGIC + bytes([VERSION, code])
 
 
 def encode(message: Message) -> list[bytes]:
     """Return the two control frames of a message; the frames of a block, if it carries one, follow them."""
-    return [_HEADERS[type(message)], Packer().pack(vars(message))]
+    return [_header(message.CODE), Packer().pack(vars(message))]
 
 
 def decode(header: bytes, body: bytes, block_frames: int) -> Message:
@@ -290,8 +313,7 @@ def decode(header: bytes, body: bytes, block_frames: int) -> Message:
         raise WireError("body", f"control body is not msgpack: {type(error).__name__}") from None
     if not isinstance(found, dict):
         raise WireError("body", "control body is not a map")
-    hints = _HINTS[kind]
-    return kind(**{name: _checked(kind, name, found.get(name), hint) for name, hint in hints.items()})
+    return kind(**{name: _checked(kind, name, found.get(name), hint) for name, hint in _hints(kind.CODE).items()})
 
 
 def _kind_of(header: bytes) -> type[Message]:

@@ -221,6 +221,15 @@ def test_everything_about_a_producer_can_come_from_variables(produce: Start, bro
         assert list(consumer) == [[0, "w"]] * 4
 
 
+def test_several_pipelines_are_served_by_name(produce: Start, broker: LocalBroker) -> None:
+    arguments = ["--to", broker.address, "--passes", "1", "--arg", "few.count=1", "--arg", "word=w"]
+    program = produce("few=mine:numbers", "many=mine:numbers", *arguments)
+    for name, expected in (("many", 3), ("few", 1)):
+        with broker.consumer(pipeline=name) as consumer:
+            assert list(consumer) == [[number, "w"] for number in range(expected)]
+    assert program.wait() == 0
+
+
 def test_a_pipeline_that_raises_is_status_3_at_both_ends(produce: Start, dfserve: Start, broker: LocalBroker) -> None:
     producer = produce("mine:fails", "--to", broker.address, "--passes", "1")
     assert producer.wait() == 3

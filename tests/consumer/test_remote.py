@@ -29,8 +29,9 @@ from dfserve import (
     WorkerLost,
 )
 from dfserve.dataflow import BatchData, DataFlow, DataFromList, SkipErrors
+from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
-from dfserve.producer.sender import Sender, fail_message
+from dfserve.producer.sender import Sender
 from dfserve.testing import LocalBroker
 
 SHORT = 0.3  # seconds: a timeout that a test waits for

@@ -76,14 +76,14 @@ def run(block: Block, folder: Path) -> None:
 def test_what_a_page_marks_as_tested_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     blocks = marked_blocks(page)
     missing = missing_packages(blocks)
-    if missing:
-        pytest.skip(f"{page.name} needs {', '.join(missing)}")
     for block in blocks:
         if block.mark == "file":
             (tmp_path / block.name).write_text(block.code)
     for block in blocks:
-        if block.mark == "test":
+        if block.mark == "test" and block.name not in missing:
             run(block, tmp_path)
+    if missing:
+        pytest.skip(f"{page.name} needs {', '.join(missing)} for some of its blocks; the others were run")
 
 
 def test_every_mark_in_the_pages_stands_before_a_block_that_is_found() -> None:
@@ -93,4 +93,5 @@ def test_every_mark_in_the_pages_stands_before_a_block_that_is_found() -> None:
 
 
 def test_the_pages_that_show_code_are_among_the_tested() -> None:
-    assert {"first-pipeline", "pytorch", "tensorpack", "testing-your-pipeline"} <= {page.stem for page in TESTED}
+    shown = {"epochs", "first-pipeline", "pytorch", "tensorpack", "testing-your-pipeline"}
+    assert shown <= {page.stem for page in TESTED}

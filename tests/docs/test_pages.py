@@ -16,6 +16,17 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 TUNING = (ROOT / "docs" / "howto" / "tuning.md").read_text()
 
 
+def commands() -> dict[str, click.Command]:
+    """Return the commands that do something, as they are written: those of a group by both words."""
+    found = {}
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
+        else:
+            found[name] = command
+    return found
+
+
 def without_code(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
@@ -55,15 +66,18 @@ def test_the_readme_is_short_and_names_the_test_command() -> None:
 def test_every_variable_of_the_commands_is_in_the_table_and_no_other() -> None:
     table = TUNING.split("## Environment variables")[1]
     listed = {name for row in re.findall(r"^\|(.*?)\|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
-    commands = [cli, *cli.commands.values()]
-    read = {parameter.envvar for command in commands for parameter in command.params if parameter.envvar}
+    read = {
+        parameter.envvar for command in (cli, *commands().values()) for parameter in command.params if parameter.envvar
+    }
     assert listed == read | {"DFSERVE_NAME"}
 
 
 def test_every_option_that_a_page_gives_a_command_exists() -> None:
+    known_commands = commands()
+    names = "|".join(known_commands)
     for page in PAGES:
-        for name, rest in re.findall(r"dfserve (broker|produce|consume|demo)\b([^\n`|&]*)", page.read_text()):
-            command = cli.commands[name]
+        for name, rest in re.findall(rf"dfserve ({names})\b([^\n`|&]*)", page.read_text()):
+            command = known_commands[name]
             known = {option for parameter in command.params for option in parameter.opts}
             for option in re.findall(r"(?<!\S)--[a-z-]+", rest):
                 assert option in known | {"--help"}, f"{page.name}: dfserve {name} has no {option}"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dfserve import window
-from dfserve.broker import budget, core, intake
+from dfserve.broker import budget, core, epochs_desk, epochs_job, intake, lessees
+from dfserve.consumer import epoch_inbox
+from dfserve.epochs import plan
 from dfserve.wire import columns, dtypes, messages, pieces, values
 from dfserve.wire.limits import DEFAULT_LIMITS
 
@@ -29,6 +31,11 @@ MODULES = {
     "budget": budget,
     "intake": intake,
     "core": core,
+    "epochs_desk": epochs_desk,
+    "epochs_job": epochs_job,
+    "lessees": lessees,
+    "epoch_inbox": epoch_inbox,
+    "plan": plan,
 }
 
 

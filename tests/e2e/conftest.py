@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -137,3 +139,14 @@ def produce(dfserve: Callable[..., Any]) -> Callable[..., Any]:
         return dfserve("produce", f"pipes:{factory}", "--to", address, *flags, *pairs, DFSERVE_NAME=name)
 
     return _produce
+
+
+@pytest.fixture
+def rig(
+    dfserve: Any, start: Any, until: Any, scrape: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """What the tests of epochs mode share, see epochs_rig.py, which can be imported meanwhile."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    rig = importlib.import_module("epochs_rig").Rig(dfserve, start, until, scrape, tmp_path)
+    yield rig
+    rig.close()

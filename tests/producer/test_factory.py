@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import dfserve
 from dfserve.errors import ConfigError, FactoryError
-from dfserve.producer.factory import build, load_factory, parse_args
+from dfserve.producer.factory import build, load_factory, parse_args, parse_args_of, parse_pipelines
 
 
 @pytest.fixture
@@ -230,3 +231,33 @@ def test_a_class_is_a_factory_of_its_instances() -> None:
             return index, -index
 
     assert list(build(Numbers, {"length": 3})) == [(0, 0), (1, -1), (2, -2)]
+
+
+def test_pipelines_have_the_names_that_they_are_given() -> None:
+    assert parse_pipelines(["pipe:make"], "default") == {"default": "pipe:make"}
+    assert parse_pipelines(["train=pipe:a", "val=pipe:b", "pipe:c"], "default") == {
+        "train": "pipe:a",
+        "val": "pipe:b",
+        "default": "pipe:c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["=pipe:a"], "'=pipe:a': a pipeline's name has 1 to 256 characters"),
+        (["x" * 257 + "=pipe:a"], "a pipeline's name has 1 to 256 characters"),
+        (["a:b", "c:d"], "two pipelines are called 'default': a:b and c:d"),
+        (["val=a:b", "val=c:d"], "give each a name of its own, as in train=pipe:train val=pipe:val"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(words: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        parse_pipelines(words, "default")
+
+
+def test_arguments_are_for_all_pipelines_or_for_the_one_that_they_name() -> None:
+    pairs = ["size=1", "train.size=2", "val.crop=a.b=c"]
+    assert parse_args_of(["train", "val"], pairs) == {"train": {"size": 2}, "val": {"size": 1, "crop": "a.b=c"}}
+    with pytest.raises(ConfigError, match="there is no pipeline 'vla'; there are train, val"):
+        parse_args_of(["train", "val"], ["vla.size=1"])

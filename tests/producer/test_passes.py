@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ import pytest
 from dfserve import FactoryError, PipelineError, RemoteDataZMQ
 from dfserve.dataflow import DataFlow, DataFromList
 from dfserve.dataflow.adapt import as_dataflow
-from dfserve.producer.passes import PassCounter, run_passes
+from dfserve.producer.bell import Bell
+from dfserve.producer.passes import PassCounter, send_passes
+from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
-from dfserve.producer.sender import Sender, fail_message
+from dfserve.producer.sender import Sender
 from dfserve.testing import LocalBroker
 from dfserve.wire.messages import decode, encode
 
@@ -34,10 +38,13 @@ def sender_to(broker: LocalBroker, passes: int | None) -> Sender:
     return Sender(broker.address, introduce("0", "default", passes), 50)
 
 
-def run(broker: LocalBroker, pipeline: Any, passes: int | None, **options: Any) -> PassCounter:
+def run(broker: LocalBroker, pipeline: Any, passes: int | None) -> PassCounter:
+    counter, df = PassCounter(), as_dataflow(pipeline)
     with sender_to(broker, passes) as sender:
         try:
-            return run_passes(as_dataflow(pipeline), sender, passes, **options)
+            for _ in send_passes(lambda: df, sender, passes, counter, Bell()):
+                pytest.fail("it paused, and nobody had asked for that")
+            return counter
         finally:
             assert sender.drain()
 
@@ -136,38 +143,44 @@ def test_the_place_of_an_error_counts_from_the_start_of_its_pass(broker: LocalBr
     assert caught.value.key == "item 1"
 
 
-def test_a_pipeline_that_is_told_to_stop_stops_between_two_datapoints_and_does_not_end_the_stream(
-    broker: LocalBroker,
-) -> None:
-    asked: list[None] = []
-
-    def stopped() -> bool:
-        asked.append(None)
-        return len(asked) > 5
-
-    counter = run(broker, DataFromList([[1]] * 100), None, stopped=stopped)
+def test_a_pipeline_pauses_between_two_datapoints_when_the_bell_rings_and_then_goes_on(broker: LocalBroker) -> None:
+    bell, counter = Bell(), PassCounter()
+    with sender_to(broker, None) as sender:
+        steps = send_passes(lambda: as_dataflow([[1]] * 100), sender, None, counter, bell)
+        bell.rung = True
+        for expected in range(1, 6):
+            next(steps)
+            assert counter.datapoints == expected
+        steps.close()
+        assert sender.drain()
     assert (counter.datapoints, counter.passes) == (5, 0)
     assert broker.metrics()["dfserve_datapoints_received_total"] == 5
 
 
-def test_a_send_that_waits_for_room_is_interrupted_and_its_datapoint_not_taken() -> None:
+@pytest.mark.parametrize("patient", [True, False], ids=["told to stop while it waits", "told not to wait"])
+def test_a_datapoint_that_finds_no_room_is_not_taken_and_is_sent_when_there_is(patient: bool) -> None:
     with LocalBroker(queue_bytes=1 << 20) as broker, sender_to(broker, None) as sender:
-        large = [bytes(700_000)]
+        sender.patient = patient
         counter = PassCounter()
 
-        class Interrupts(DataFlow):
-            """Sends until nothing more goes, then asks for an end, as a signal handler would."""
+        class Numbers(DataFlow):
+            """Yields large datapoints, and asks for an end when many are held, as a signal handler would."""
 
             def __iter__(self) -> Iterator[Any]:
-                for _ in range(200):
-                    yield large
-                    if sender.held > 20:
+                for number in range(200):
+                    yield [number, bytes(300_000)]
+                    if patient and sender.held > 10:
                         sender.interrupt()
 
-        run_passes(Interrupts(), sender, None, counter=counter)
+        steps = send_passes(Numbers, sender, 1, counter, Bell())
+        next(steps)
         assert counter.datapoints < 200
-        assert counter.passes == 0
-        assert broker.metrics()["dfserve_datapoints_received_total"] <= counter.datapoints
+        with broker.consumer() as consumer, ThreadPoolExecutor(1) as reader:
+            numbers = reader.submit(lambda: [number for number, _ in consumer])
+            while next(steps, "done") != "done":
+                time.sleep(0.001)
+            assert numbers.result() == list(range(200))
+    assert counter.passes == 1
 
 
 def test_a_text_that_is_no_utf_8_travels_in_the_report_of_a_failure() -> None:

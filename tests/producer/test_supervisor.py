@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from dfserve.testing import LocalBroker
+from dfserve.wire import epoch_messages as e
+from dfserve.wire import messages as m
 
 Start = Callable[..., Any]
 Until = Callable[..., Any]
@@ -26,7 +28,8 @@ from dfserve.producer.board import Board
 supervisor.BACKOFF, supervisor.BACKOFF_MAX, supervisor.GIVE_UP = 0.05, 0.2, {give_up}
 set_up_logging("info")
 {pipeline}
-plan = supervisor.Plan(as_dataflow(pipeline), {address!r}, workers={workers}, passes={passes}, grace={grace})
+pipeline = pipeline if isinstance(pipeline, dict) else as_dataflow(pipeline)
+plan = supervisor.Plan(pipeline, {address!r}, workers={workers}, passes={passes}, grace={grace})
 sys.exit(supervisor.Supervisor(plan, Board({workers})).run())
 """
 NUMBERS = "pipeline = [[number] for number in range(10)]"
@@ -34,6 +37,19 @@ RAISES = "pipeline = [[1], None]"
 KILLED = "import os, signal\nclass P:\n  def __iter__(self):\n    os.kill(os.getpid(), signal.SIGKILL)\npipeline = P()"
 # Slow to stop: it never looks up from what it does.
 BUSY = "import time\nclass P:\n  def __iter__(self):\n    yield [1]\n    time.sleep(1000)\npipeline = P()"
+# Two pipelines, of which one kills its worker at the item 7.
+POISONED = """
+import os, signal
+from dfserve.dataflow import DataFromList, MapData
+
+def take(datapoint):
+    if datapoint[0] == 7:
+        {death}
+    return datapoint
+
+numbers = DataFromList([[number] for number in range(10)])
+pipeline = {{"harmless": lambda: numbers, "poisoned": lambda: MapData(numbers, take)}}
+"""
 
 
 @pytest.fixture
@@ -44,9 +60,9 @@ def broker() -> Iterator[LocalBroker]:
 
 @pytest.fixture
 def daemon(start: Start, broker: LocalBroker) -> Start:
-    def run(pipeline: str, *, workers: int = 1, passes: int | None = None, grace: float = 20, give_up: int = 3) -> Any:
-        values = {"workers": workers, "passes": passes, "grace": grace, "give_up": give_up}
-        return start("-c", DAEMON.format(pipeline=pipeline, address=broker.address, **values))
+    def run(pipeline: str, *, address: str = broker.address, **changes: Any) -> Any:
+        values = {"workers": 1, "passes": None, "grace": 20, "give_up": 3} | changes
+        return start("-c", DAEMON.format(pipeline=pipeline, address=address, **values))
 
     return run
 
@@ -146,3 +162,30 @@ def test_the_pipeline_is_built_once_and_not_once_a_worker(daemon: Start, broker:
         assert len(list(consumer)) == 30
     assert program.wait() == 0
     assert program.output.count(json.dumps({"built": True})) == 1
+
+
+@pytest.mark.parametrize(
+    ("death", "reason"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"), ("os._exit(9)", "exit status 9")],
+)
+def test_the_obituary_of_a_worker_says_at_which_item_it_died(
+    daemon: Start, fake_broker: Callable[..., Any], death: str, reason: str
+) -> None:
+    broker = fake_broker()
+    program = daemon(POISONED.format(death=death), address=broker.address)
+    broker.lease(0, "harmless", first=0, count=10)
+    broker.hear(e.Made, pipeline="harmless")
+    sessions = {name: broker.hellos[name].session for name in ("harmless", "poisoned")}
+    broker.lease(0, "poisoned", epoch=3, first=4, count=5)
+    died = {obituary.pipeline: obituary for obituary in (broker.hear(m.Obituary, pipeline="") for _ in range(2))}
+    assert died == {
+        "harmless": m.Obituary(sessions["harmless"], reason, [], "harmless"),
+        "poisoned": m.Obituary(sessions["poisoned"], reason, [3, 7], "poisoned"),
+    }
+    while broker.hellos["poisoned"].session == sessions["poisoned"]:
+        broker.turn()
+    os.kill(pids(program)[-1], signal.SIGKILL)
+    died = {obituary.pipeline: obituary.at for obituary in (broker.hear(m.Obituary, pipeline="") for _ in range(2))}
+    assert died == {"harmless": [], "poisoned": []}, "the next one was not at that item"
+    program.signal(signal.SIGTERM)
+    program.wait()

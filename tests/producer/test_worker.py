@@ -18,6 +18,8 @@ from dfserve.producer.board import Board
 from dfserve.producer.send import introduce
 from dfserve.producer.worker import DONE, NOT_DRAINED, RAISED, Task, work
 from dfserve.testing import LocalBroker
+from dfserve.wire import epoch_messages as e
+from dfserve.wire import messages as m
 
 Until = Callable[..., Any]
 
@@ -34,7 +36,8 @@ def broker() -> Iterator[LocalBroker]:
 def start(address: str, pipeline: Any, passes: int | None = 1, grace: float = 30.0) -> tuple[int, Board]:
     """Fork a worker as the supervisor does; returns its pid and the board it counts on."""
     board, parent = Board(1), os.getpid()
-    task = Task(as_dataflow(pipeline), address, introduce("0", "default", passes), 0, passes, 50, grace)
+    df = as_dataflow(pipeline)
+    task = Task([(introduce("0", "default", passes), lambda: df)], address, 0, passes, 50, grace)
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -113,6 +116,22 @@ def test_a_worker_that_is_stopped_in_a_pass_and_cannot_hand_over_says_so_by_its_
             next(consumer)
             os.kill(pid, signal.SIGTERM)
             assert end_of(pid) == NOT_DRAINED
+
+
+def test_a_worker_told_to_stop_ends_when_what_it_has_made_is_taken(fake_broker: Callable[..., Any]) -> None:
+    broker = fake_broker()
+    pid, board = start(broker.address, DataFromList([[number] for number in range(10)], shuffle=False), passes=None)
+    numbers = [broker.lease(split) for split in range(3)]
+    for number in numbers:
+        made, block = broker.hear_block(e.Made)
+        assert (made.lease, len(block)) == (number, 2)
+    os.kill(pid, signal.SIGTERM)
+    broker.say(e.Taken(numbers))
+    broker.hear(m.Bye)
+    assert end_of(pid) == DONE
+    assert board.read(0).datapoints == 6
+    assert board.read(0).nbytes > 0
+    assert board.place(0) is None
 
 
 def test_a_worker_has_random_numbers_of_its_own(broker: LocalBroker) -> None:

@@ -1,0 +1,488 @@
+"""Owns one group's epochs over one pipeline: its ranks, its generation, its epochs, and what each rank is sent. Pure.
+
+Events come in as method calls with the broker's clock; `pump` does all that has become possible. What must be durable
+before a rank hears of it goes through ``save``, which returns a number; `saved` says up to which it is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dfserve.broker.budget import Budget
+from dfserve.broker.epoch_report import EpochReport
+from dfserve.broker.epoch_start import common, restored, start_of, starting_state
+from dfserve.broker.ledger import Ledger, Split, Start
+from dfserve.broker.production import NO_BYTES, Production, Send
+from dfserve.broker.seats import Delivery, Seat, seated
+from dfserve.broker.tally import Tally
+from dfserve.epochs.plan import Plan
+from dfserve.epochs.state import State
+from dfserve.errors import WireError
+from dfserve.wire import epoch_messages as e
+from dfserve.wire.messages import ConsumerBeat, Refused
+
+log = logging.getLogger("dfserve.broker")
+
+WINDOW = 1024  # splits above the first that is not settled which may be under way: bounds what is remembered
+OPEN_EPOCHS = 2  # at once: one that ranks are at the end of, one that they begin
+
+
+class EpochsJob:
+    """One group in epochs mode.
+
+    Args:
+        name: pipeline and group, for messages.
+        budget: the job's bytes.
+        send: called with (session, message, block frames).
+        lease_time: seconds without progress after which a worker's leases go to others.
+        save: makes a record durable, returns its number; None: nothing outlives this process, and all is durable.
+        draw: returns so many random bytes.
+    """
+
+    def __init__(
+        self,
+        name: tuple[str, str],
+        budget: Budget,
+        tally: Tally,
+        send: Send,
+        lease_time: float,
+        *,
+        save: Callable[[dict[str, Any]], int] | None = None,
+        draw: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.pipeline, self.group = name
+        self.tally = tally
+        self.instance = draw(16)
+        first_lease = int.from_bytes(draw(3), "big") << 36  # lease numbers of another instance are others
+        self.production = Production(budget, tally, send, lease_time, first_lease + 1)
+        self.seats: dict[int, Seat] = {}
+        self.generation = NO_BYTES
+        self.plan: Plan | None = None
+        self.reports: dict[int, EpochReport] = {}
+        self._send = send
+        self._save = save
+        self._draw = draw
+        self._members: dict[int, Seat] = {}  # of the generation: a seat may have gone to another since
+        self._sessions: dict[int, bytes] = {}  # of the generation, by rank, as the record has them
+        self._left: dict[int, State] = {}  # where the ranks stood that said goodbye
+        self._dirty = False
+        self._pending: deque[tuple[int, Seat, int]] = deque()  # (record, seat, claims) that are not durable yet
+
+    @property
+    def epochs(self) -> dict[int, Ledger]:
+        """The ledgers of the epochs that are under way."""
+        return self.production.open_epochs
+
+    # ------------------------------------------------------------------ ranks
+
+    def rank_hello(self, hello: e.EpochsHello, now: float) -> Seat:  # noqa: ARG002  # all events have a time
+        """Take a rank in, or back after its connection broke.
+
+        Raises:
+            WireError: reason ``config``: its plan is another than the group's, or its generation is over; reason
+                ``taken``: another process is this rank, and connected.
+        """
+        mine = self.seats.get(hello.rank)
+        before = self._members.get(hello.rank)
+        if before is not None and before.session == hello.session and not (mine is not None and mine.connected):
+            mine = self.seats[hello.rank] = before
+        if mine is not None and mine.session == hello.session:
+            self._welcome_back(mine, hello)
+            return mine
+        if hello.generation and hello.generation != self.generation:
+            raise WireError(
+                "config", "this rank's run is over: all ranks were started again, or the broker lost its ledger"
+            )
+        if mine is not None and mine.connected:
+            raise WireError(
+                "taken", f"{mine.who} of group {self.group!r} is connected; two processes cannot be one rank"
+            )
+        seat = seated(hello)
+        self._check_agreement(seat)
+        member = bool(hello.generation) or self._sessions.get(hello.rank) == hello.session
+        if member:  # of a broker that died; this one knows the generation from its ledger
+            self._take_over(seat, hello)
+        self.seats[hello.rank] = seat
+        if member:
+            self._say_opened(seat, self._kept(hello))
+        else:
+            self._say_forming(seat)
+        return seat
+
+    def _take_over(self, seat: Seat, hello: e.EpochsHello) -> None:
+        if hello.rank in self._members:
+            raise WireError("config", f"another process is rank {hello.rank} of this run")
+        self._members[hello.rank] = seat
+        self._left.pop(hello.rank, None)
+        # One that was not told of the generation yet is where this began.
+        seat.begin(self.generation, hello.epoch if hello.generation else min(self.epochs))
+        seat.durable = True
+        self.production.on_error = seat.on_error
+        for epoch, ledger in self.epochs.items():
+            if epoch < seat.epoch:
+                ledger.passed(hello.rank)
+
+    def _check_agreement(self, seat: Seat) -> None:
+        for other in self.seats.values():
+            if other.rank != seat.rank and other.connected and (what := other.plan.differs(seat.plan)):
+                raise WireError("config", f"{seat.who} disagrees with {other.who} of group {self.group!r}: {what}")
+
+    def _welcome_back(self, seat: Seat, hello: e.EpochsHello) -> None:
+        if self._is_fresh(seat):
+            self._check_agreement(seat)
+            seat.connected = True
+            self._say_forming(seat)
+            return
+        seat.connected = True
+        if not seat.durable:
+            return  # it is told soon
+        knows = hello.broker == self.instance and hello.generation == self.generation
+        self._say_opened(seat, [] if knows else self._kept(hello))
+        for delivery in seat.unclaimed:
+            if delivery.number > hello.received or not knows:
+                self._send(seat.session, delivery.message, delivery.frames)
+
+    def _kept(self, hello: e.EpochsHello) -> list[int]:
+        """Return which of the blocks that a rank holds unconfirmed it had claimed durably: (epoch, split, claimant)."""
+        kept = []
+        holding = hello.holding
+        for epoch, number, claimant in zip(holding[::3], holding[1::3], holding[2::3], strict=False):
+            ledger = self.epochs.get(epoch)
+            split = None if ledger is None else ledger.open.get(number)
+            settled = ledger is not None and ledger.is_settled(number)
+            if settled or (split is not None and claimant in split.claimed):
+                kept += [epoch, number, claimant]
+        return kept
+
+    def rank_unreachable(self, seat: Seat) -> None:
+        """Note that a rank's connection is gone. What it claimed is its own, whatever comes."""
+        seat.connected = False
+
+    def farewell(self, seat: Seat, message: e.Farewell) -> None:
+        """Let a rank go, which says where it stands."""
+        seat.connected = False
+        if message.generation == self.generation == seat.generation and message.state:
+            try:
+                self._left[seat.rank] = State.from_dict(json.loads(message.state))
+            except (ValueError, RecursionError) as error:
+                raise WireError("body", f"a farewell's state is malformed: {error}") from None
+            self._dirty = True
+        elif seat.generation != self.generation and self.seats.get(seat.rank) is seat:
+            del self.seats[seat.rank]
+
+    def claim(self, seat: Seat, message: e.Claim) -> None:
+        """Note a rank's claims."""
+        seat.waited = message.waited
+        if message.generation != self.generation or seat.generation != self.generation:
+            return
+        if message.claimed > seat.sent:
+            raise WireError("body", f"{seat.who} claimed delivery {message.claimed} of {seat.sent}")
+        while seat.unclaimed and seat.unclaimed[0].number <= message.claimed:
+            delivery = seat.unclaimed.popleft()
+            seat.claimed = delivery.number
+            ledger = self.epochs.get(delivery.epoch)
+            if ledger is not None:
+                ledger.claim(delivery.split, delivery.claimant)
+            group = self.tally.group(self.group)
+            group.datapoints += delivery.count
+            group.nbytes += delivery.nbytes
+            self._dirty = True
+        if message.epoch > seat.epoch:
+            seat.epoch = message.epoch
+            for epoch, ledger in self.epochs.items():
+                if epoch < seat.epoch:
+                    ledger.passed(seat.rank)
+            self._dirty = True
+
+    # ------------------------------------------------------------------ generations
+
+    def _maybe_open(self) -> None:
+        seats = [seat for seat in self.seats.values() if seat.connected and self._is_fresh(seat)]
+        source = self.production.source
+        if not seats or len(seats) < seats[0].plan.world or source is None:
+            return
+        try:
+            plan, epoch, start = start_of(seats, source, self._so_far())
+        except WireError as error:
+            for seat in seats:
+                self._refuse(seat, error)
+            return
+        self._close_generation()
+        self.generation = self.production.generation = self._draw(16)
+        self.plan = self.production.plan = plan
+        self.production.expect(source.item_bytes * plan.split_size)
+        self.production.on_error = seats[0].on_error
+        self.production.entered = epoch
+        self._open_epoch(epoch, start)
+        for seat in seats:
+            seat.begin(self.generation, epoch)
+        self._members = {seat.rank: seat for seat in seats}
+        self._sessions = {seat.rank: seat.session for seat in seats}
+        self._dirty = True
+
+    def _is_fresh(self, seat: Seat) -> bool:
+        return not seat.generation or seat.generation != self.generation
+
+    def _so_far(self) -> tuple[Plan | None, int, Start, State | None]:
+        """Where the present generation stands: its plan, first epoch that is not complete, and what ranks said."""
+        if self.plan is None:
+            return None, 0, Start(), None
+        epoch, ledger = min(self.epochs.items(), default=(0, None))
+        for each in sorted(self.epochs):
+            if not self.epochs[each].complete:
+                epoch, ledger = each, self.epochs[each]
+                break
+        start = Start() if ledger is None else ledger.record()
+        return self.plan, epoch, start, common(self._left.values(), self.plan.world)
+
+    def _close_generation(self) -> None:
+        self.production.stop()
+        self.reports.clear()
+        self._pending.clear()
+        self._members.clear()
+        self._left.clear()
+        self.seats = {rank: seat for rank, seat in self.seats.items() if seat.connected and self._is_fresh(seat)}
+
+    def _open_epoch(self, epoch: int, start: Start) -> None:
+        assert self.plan is not None
+        assert self.production.source is not None
+        items = self.production.source.items
+        splits = self.plan.splits(items)
+        strict = self.plan.order == "strict"
+        window = max(WINDOW, self.plan.rows.size)
+        self.epochs[epoch] = Ledger(
+            splits, self.plan.rows, strict=strict, even=self.plan.even, window=window, start=start
+        )
+        for seat in self._members.values():
+            if seat.epoch > epoch:
+                self.epochs[epoch].passed(seat.rank)
+        earlier = start.low + sum(last - first for first, last in start.done)
+        self.reports[epoch] = EpochReport(epoch, items, earlier=min(items, earlier * self.plan.split_size))
+
+    def _advance(self) -> None:
+        """Begin the next epoch when a rank wants it or workers have nothing else; forget one that all ranks left."""
+        assert self.plan is not None
+        first, last = min(self.epochs), max(self.epochs)
+        wanted = max((seat.epoch for seat in self._members.values()), default=first)
+        self.production.entered = max(self.production.entered, wanted)
+        left = len(self._members) == self.plan.world and all(seat.epoch > first for seat in self._members.values())
+        if len(self.epochs) == OPEN_EPOCHS and left and (self.epochs[first].complete or wanted > last):
+            self._report(first, self.epochs[first])
+            self.production.forget(first)
+            self.production.poisoned.pop(first, None)
+            del self.reports[first]
+            self._dirty = True
+        if len(self.epochs) < OPEN_EPOCHS and (wanted > last or self.epochs[last].all_leased):
+            self._open_epoch(last + 1, Start())
+
+    # ------------------------------------------------------------------ what follows
+
+    def pump(self, now: float, *, grant: bool = True) -> None:
+        """Do everything that has become possible. Call it after each batch of events."""
+        self._maybe_open()
+        if self.plan is None or not self.epochs:
+            return
+        self._advance()
+        if grant and any(seat.connected and seat.generation == self.generation for seat in self.seats.values()):
+            self.production.lease_all(now)
+        self._commit()
+        for seat in self.seats.values():
+            if seat.generation == self.generation and seat.connected and seat.durable:
+                if not seat.opened:
+                    self._say_opened(seat, [])
+                self._deliver(seat)
+        self.production.settle_accounts()
+        self.production.receipts()
+        self._tell()
+
+    def _deliver(self, seat: Seat) -> None:
+        ledger = self.epochs.get(seat.epoch)
+        queue = ledger.queues[seat.rank] if ledger is not None else ()
+        while queue and seat.has_room():
+            number, claimant = queue.popleft()
+            assert ledger is not None
+            split = ledger.open.get(number)
+            if split is None or claimant not in split.owed:
+                continue
+            seat.sent += 1
+            delivery = self._delivery(seat, split, claimant, ledger.skip.get(number, 0))
+            seat.unclaimed.append(delivery)
+            self._send(seat.session, delivery.message, delivery.frames)
+
+    def _delivery(self, seat: Seat, split: Split, claimant: int, handed: int) -> Delivery:
+        made = split.made
+        assert made is not None
+        assert self.plan is not None
+        if made.failed:
+            mishap = e.Mishap(seat.sent, self.generation, seat.epoch, split.number, *made.block)
+            return Delivery(seat.sent, seat.epoch, split.number, claimant, 0, 0, mishap, ())
+        frames, pieces, worker = made.block
+        skip = max(0, -split.start, handed)
+        padding = claimant >= self.plan.world
+        message = e.Portion(
+            seat.sent, self.generation, seat.epoch, split.number, split.start + skip, made.outputs, skip, padding,
+            worker, pieces,
+        )  # fmt: skip
+        return Delivery(seat.sent, seat.epoch, split.number, claimant, made.outputs, made.nbytes, message, frames)
+
+    def _commit(self) -> None:
+        """Hand what was claimed to the disk, and note what waits for it."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        number = 0 if self._save is None else self._save(self.record())
+        for seat in self._members.values():
+            if seat.claimed > seat.confirmed or not seat.durable:
+                self._pending.append((number, seat, seat.claimed))
+        if self._save is None:
+            self.saved(0)
+
+    def saved(self, number: int) -> None:
+        """All records up to ``number`` are durable: confirm what they hold."""
+        while self._pending and self._pending[0][0] <= number:
+            _, seat, claimed = self._pending.popleft()
+            seat.durable = True
+            seat.confirmed = max(seat.confirmed, claimed)
+
+    def _tell(self) -> None:
+        first = self.seats.get(0)
+        if first is not None and first.connected and first.generation == self.generation and first.opened:
+            for news in self.production.news:  # before the Confirm that ends their epoch
+                self._send(first.session, news, ())
+            self.production.news.clear()
+        for seat in self.seats.values():
+            ledger = self.epochs.get(seat.epoch)
+            if not seat.connected or seat.generation != self.generation or not seat.opened or ledger is None:
+                continue
+            final = ledger.final
+            total = max(0, ledger.total)  # below 0: what was handed out before the number of ranks changed
+            if not final:
+                total = ledger.rows.ready(total) * (ledger.rows.world > 1)
+            report = self._report(seat.epoch, ledger) if ledger.complete and not self._pending else ""
+            told = (seat.confirmed, seat.epoch, total, final, report)
+            if told != seat.told:
+                seat.told = told
+                self._send(seat.session, e.Confirm(self.generation, *told), ())
+
+    def _report(self, epoch: int, ledger: Ledger) -> str:
+        report = self.reports[epoch]
+        if not report.delivered + report.filtered + report.quarantined + report.dropped:
+            report.filtered, report.quarantined, report.dropped = ledger.filtered, ledger.quarantined, ledger.dropped
+            report.earlier = report.items - ledger.items
+            report.delivered = report.items - report.earlier - ledger.filtered - ledger.quarantined - ledger.dropped
+            report.datapoints = max(0, ledger.total)
+            if ledger.even == "pad":
+                report.padding = -report.datapoints % ledger.rows.size
+            counts = self.production.counts.get(epoch, {})
+            for name in ("expired", "redelivered", "fenced"):
+                setattr(report, name, counts.get(name, 0))
+            for outcome in ("delivered", "filtered", "quarantined", "dropped"):
+                self.tally.epoch_items[outcome] += getattr(report, outcome)
+        return json.dumps(report.to_dict())
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, now: float, *, drained: bool = True) -> None:
+        """Do what time brings. ``drained``: everything that had arrived was taken in; else nobody is called late."""
+        if drained:
+            self.production.tick(now)
+        for seat in self.seats.values():
+            if seat.connected and self._is_fresh(seat):
+                self._say_forming(seat)
+
+    def queued(self) -> int:
+        """Count the datapoints of blocks that are here and not claimed by all; also in another thread."""
+        return sum(made.outputs for ledger in list(self.epochs.values()) for made in ledger.held())
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the rank that is furthest behind; None where none has begun."""
+        return min(
+            (seat.epoch for seat in list(self.seats.values()) if seat.generation == self.generation), default=None
+        )
+
+    def beat(self, seat: Seat) -> ConsumerBeat:
+        """Say what a waiting rank wants to know."""
+        workers = self.production.lessees.workers.values()
+        lost = [f"{worker.name} ({worker.refused})" for worker in workers if worker.refused]
+        budget = self.production.budget
+        live = sum(worker.connected for worker in workers)
+        return ConsumerBeat(seat.sent, live, 0, lost[-8:], self.queued(), budget.used / budget.total)
+
+    def _say_forming(self, seat: Seat) -> None:
+        here = {each.rank for each in self.seats.values() if each.connected and self._is_fresh(each)}
+        missing = sorted(set(range(seat.plan.world)) - here)
+        waiting = []
+        if missing:
+            ranks = ", ".join(map(str, missing[:16])) + (", …" if len(missing) > 16 else "")
+            waiting.append(f"rank {ranks} of {seat.plan.world} in group {self.group!r}")
+        if self.production.source is None:
+            waiting.append(f"a producer of pipeline {self.pipeline!r}{self._refusals()}")
+        self._send(seat.session, e.Forming(self.instance, " and ".join(waiting)), ())
+
+    def _refusals(self) -> str:
+        refused = [worker for worker in self.production.lessees.workers.values() if worker.refused]
+        return "".join(f" ({worker.name} cannot: {worker.refused})" for worker in refused[:3])
+
+    def _say_opened(self, seat: Seat, kept: Sequence[int]) -> None:
+        seat.opened, seat.told = True, None
+        source = self.production.source
+        assert self.plan is not None
+        state = starting_state(seat, self.epochs)
+        self._send(
+            seat.session,
+            e.Opened(
+                self.instance,
+                self.generation,
+                json.dumps(self.plan.to_dict()),
+                source.items if source else 0,
+                source.fingerprint if source else "",
+                source.batch if source else 0,
+                source.remainder if source else False,
+                source.use_list if source else False,
+                json.dumps(state),
+                seat.claimed,  # what comes after it is sent again
+                list(kept),
+            ),
+            (),
+        )
+
+    def _refuse(self, seat: Seat, error: WireError) -> None:
+        self._send(seat.session, Refused("config", str(error)), ())
+        self.seats.pop(seat.rank, None)
+
+    # ------------------------------------------------------------------ the record on disk
+
+    def record(self) -> dict[str, Any]:
+        """Return what must be durable, of plain JSON types."""
+        assert self.plan is not None
+        assert self.production.source is not None
+        return {
+            "generation": self.generation.hex(),
+            "plan": self.plan.to_dict(),
+            "source": asdict(self.production.source),
+            "epochs": {str(epoch): asdict(ledger.record()) for epoch, ledger in self.epochs.items()},
+            "poisoned": {str(epoch): sorted(positions) for epoch, positions in self.production.poisoned.items()},
+            "sessions": {str(rank): session.hex() for rank, session in self._sessions.items()},
+            "left": {str(rank): state.to_dict() for rank, state in self._left.items()},
+        }
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Go on from a record, in its generation: ranks that live come back, workers are leased anew."""
+        self.plan = self.production.plan = Plan(**record["plan"])
+        self.generation = self.production.generation = bytes.fromhex(record["generation"])
+        self.production.source = e.Source(**record["source"])
+        for epoch, positions in record["poisoned"].items():
+            self.production.poisoned[int(epoch)] = set(positions)
+        for epoch, fields in record["epochs"].items():
+            self._open_epoch(int(epoch), restored(fields))
+        self._sessions = {int(rank): bytes.fromhex(session) for rank, session in record["sessions"].items()}
+        self._left = {int(rank): State.from_dict(state) for rank, state in record["left"].items()}
+        self.production.expect(self.production.source.item_bytes * self.plan.split_size)
+        self.production.entered = max(self.epochs, default=0) + 1  # ranks may be further than the record

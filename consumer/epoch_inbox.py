@@ -1,0 +1,204 @@
+"""Owns a rank's side of the protocol in epochs mode: what it has, has claimed, and was confirmed. Pure: no sockets."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dfserve.epochs.plan import Plan
+from dfserve.wire import epoch_messages as e
+from dfserve.wire.messages import ConsumerBeat, Message, Who
+
+# A rank claims so much ahead of need: what is claimed and not handed out is in doubt if it dies.
+AHEAD_BLOCKS = 2
+AHEAD_BYTES = 2 << 20  # of small blocks: a claim's way to the broker and back takes as long as some of them
+
+Delivered = e.Portion | e.Mishap
+
+
+@dataclass(eq=False)
+class Arrival:
+    """A delivery that was received and not opened."""
+
+    number: int
+    message: Delivered
+    frames: Sequence[Any]
+    nbytes: int
+
+    @property
+    def claimant(self) -> int:
+        """What the broker calls this rank's part of the block, less the rank."""
+        return int(isinstance(self.message, e.Portion) and self.message.padding)
+
+
+class EpochInbox:
+    """What a rank has received and not opened.
+
+    Args:
+        identity: who this rank is; what it holds is filled in here.
+
+    Attributes:
+        opened: what the broker said when it opened the generation; None while it waits for others.
+        waiting_for: whom it waits for, in words.
+        fresh: a new generation began since this was last set to False: whoever hands out starts over.
+        epoch: that is wanted.
+        total, final: how many outputs of the epoch have numbers (in complete rows), and whether that is all.
+        report: of the epoch, once it is complete.
+        news: items that were given up.
+    """
+
+    def __init__(self, identity: e.EpochsHello) -> None:
+        self.identity = identity
+        self.opened: e.Opened | None = None
+        self.plan: Plan | None = None
+        self.waiting_for = ""
+        self.fresh = False
+        self.epoch = identity.epoch
+        self.total = 0
+        self.final = False
+        self.reports: dict[int, dict[str, int]] = {}
+        self.news: deque[e.Quarantined] = deque()
+        self._broker = b""
+        self._welcomed = False
+        self._received = self._claimed = self._confirmed = 0
+        self._waiting: deque[Arrival] = deque()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the broker knows this rank, and whether it waits for others or not."""
+        return self._welcomed
+
+    @property
+    def generation(self) -> bytes:
+        """The one that is open, or empty."""
+        return b"" if self.opened is None else self.opened.generation
+
+    def hello(self) -> e.EpochsHello:
+        """Return the answer to WHO."""
+        self._welcomed = False
+        holding: list[int] = []
+        for arrival in self._waiting:
+            if self._confirmed < arrival.number <= self._claimed and self.plan is not None:
+                claimant = self.identity.rank + self.plan.world * arrival.claimant
+                holding += [arrival.message.epoch, arrival.message.split, claimant]
+        return replace(
+            self.identity,
+            broker=self._broker,
+            generation=self.generation,
+            received=self._received,
+            epoch=self.epoch,
+            holding=holding,
+        )
+
+    def beat(self, waited: float) -> Message:
+        """Return a heartbeat: what is claimed, or once more who we are."""
+        return self._claim(waited) if self._welcomed and self.opened is not None else self.hello()
+
+    def _claim(self, waited: float) -> e.Claim:
+        return e.Claim(self.generation, self._claimed, self.epoch, waited)
+
+    def want(self, epoch: int) -> None:
+        """Go on to an epoch."""
+        self.epoch, self.total, self.final = epoch, 0, False
+
+    def claims(self, waited: float, *, hungry: bool) -> list[Message]:
+        """Claim as much as is due; returns what is to be said.
+
+        Args:
+            waited: seconds in all, for the broker's metrics.
+            hungry: what is confirmed and not opened is not enough to go on, whatever it is.
+        """
+        if not self._welcomed or self.opened is None:
+            return []
+        ahead = [arrival.nbytes for arrival in self._waiting if arrival.number <= self._claimed]
+        count, nbytes = len(ahead), sum(ahead)
+        claimed = self._claimed
+        for arrival in self._waiting:
+            if arrival.number <= claimed:
+                continue
+            if count >= AHEAD_BLOCKS and nbytes >= AHEAD_BYTES and not (hungry and claimed == self._confirmed):
+                break
+            claimed, count, nbytes = arrival.number, count + 1, nbytes + arrival.nbytes
+        if claimed == self._claimed:
+            return []
+        self._claimed = claimed
+        return [self._claim(waited)]
+
+    def take(self) -> Arrival | None:
+        """Take the oldest delivery if its claim is confirmed."""
+        return self._waiting.popleft() if self.has_confirmed else None
+
+    @property
+    def has_confirmed(self) -> bool:
+        """Whether ``take`` would return something. What an epoch that is over left out is dropped here."""
+        while self._waiting and self._waiting[0].message.epoch < self.epoch:
+            self._claimed = max(self._claimed, self._waiting.popleft().number)
+        return bool(self._waiting) and self._waiting[0].number <= self._confirmed
+
+    # ------------------------------------------------------------------ what the broker says
+
+    def receive(self, message: Message, frames: Sequence[Any]) -> list[Message]:
+        """Take in what the broker says. The answer is a hello when it asks, or when something is missing."""
+        lost = False
+        if isinstance(message, e.Portion | e.Mishap):
+            lost = not self._put(message, frames)
+        elif isinstance(message, e.Confirm):
+            self._confirm(message)
+        elif isinstance(message, e.Opened):
+            self._open(message)
+        elif isinstance(message, e.Forming):
+            self._broker, self._welcomed, self.waiting_for = message.broker, True, message.waiting_for
+        elif isinstance(message, e.Quarantined) and message.generation == self.generation:
+            self.news.append(message)
+        elif isinstance(message, ConsumerBeat):
+            lost = self._welcomed and self.opened is not None and message.sent > self._received
+        return [self.hello()] if lost or isinstance(message, Who) else []
+
+    def _put(self, message: Delivered, frames: Sequence[Any]) -> bool:
+        """Take a delivery in; False if one before it is missing."""
+        if message.generation != self.generation or not self._welcomed:
+            return True
+        if message.delivery > self._received + 1:
+            return False
+        if message.delivery == self._received + 1:
+            self._received += 1
+            self._waiting.append(Arrival(message.delivery, message, frames, sum(map(len, frames))))
+        return True
+
+    def _confirm(self, message: e.Confirm) -> None:
+        if message.generation != self.generation or not self._welcomed:
+            return
+        self._confirmed = max(self._confirmed, message.claimed)
+        if message.report:
+            self.reports[message.epoch] = json.loads(message.report)
+        if message.epoch == self.epoch:
+            self.total, self.final = max(self.total, message.total), message.final
+
+    def _open(self, message: e.Opened) -> None:
+        same = self.opened is not None and message.generation == self.opened.generation
+        if not same:
+            self._waiting.clear()
+            self.fresh = True
+            self.reports.clear()
+            self.plan = Plan(**json.loads(message.plan))
+            self.want(json.loads(message.state)["epoch"])
+        elif message.broker != self._broker:
+            self._keep(message.kept)
+        if not same or message.broker != self._broker:
+            self._received = self._claimed = self._confirmed = message.sent
+        self.opened, self._broker, self._welcomed = message, message.broker, True
+
+    def _keep(self, kept: Sequence[int]) -> None:
+        """A broker that came after one that died counts anew: what is the rank's own stays, the rest comes again."""
+        assert self.plan is not None
+        mine = set(zip(kept[::3], kept[1::3], kept[2::3], strict=False))
+        stay = []
+        for arrival in self._waiting:
+            claimant = self.identity.rank + self.plan.world * arrival.claimant
+            if arrival.number <= self._confirmed or (arrival.message.epoch, arrival.message.split, claimant) in mine:
+                arrival.number = 0
+                stay.append(arrival)
+        self._waiting = deque(stay)

@@ -1,0 +1,436 @@
+"""Owns epochs mode at a consumer: one loop is one epoch, each datapoint of it once, from where the state says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
+from dfserve.consumer.handout import Handout
+from dfserve.consumer.session import Session
+from dfserve.consumer.waiting import WaitMeter, missing
+from dfserve.dataflow.batch import BatchData
+from dfserve.dataflow.policy import OnError, Tally
+from dfserve.epochs.plan import Plan
+from dfserve.epochs.state import VERSION, State
+from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError
+from dfserve.wire import epoch_messages as e
+from dfserve.wire import messages as m
+from dfserve.wire.blocks import decode_block
+from dfserve.wire.limits import DEFAULT_LIMITS
+from dfserve.wire.pieces import join
+from dfserve.wire.recycler import Recycler
+
+log = logging.getLogger("dfserve.consumer")
+
+TAKEN_PATIENCE = 15.0  # seconds for a process that was this rank to disappear: longer than the broker's liveness
+RETRY = 1.0  # seconds between attempts meanwhile
+
+
+class Epochs:
+    """The epochs of one rank.
+
+    Args:
+        addresses: of the broker, for messages.
+        connect: makes the session.
+        identity: who this rank is and what it wants.
+        timeout: seconds without a datapoint after which it is an error.
+        on_error: the policy for items that fail.
+        batch: datapoints of a batch; 0: that of a trailing BatchData in the pipeline, else none.
+        drop_last: leave out a last, smaller batch; None: as the trailing BatchData says.
+        collate: makes a batch of a list of datapoints; None: as BatchData does.
+        meter: adds up the seconds of waiting.
+    """
+
+    def __init__(
+        self,
+        addresses: list[str],
+        connect: Callable[[], Session],
+        identity: e.EpochsHello,
+        *,
+        timeout: float,
+        on_error: OnError,
+        batch: int,
+        drop_last: bool | None,
+        collate: Callable[[list[Any]], Any] | None,
+        meter: WaitMeter,
+    ) -> None:
+        self._addresses = addresses
+        self._connect = connect
+        self._inbox = EpochInbox(identity)
+        self._timeout = timeout
+        self._tally = Tally(on_error, "RemoteDataZMQ")
+        self._batch_size, self._drop_last, self._collate = batch, drop_last, collate
+        self._meter = meter
+        self._session: Session | None = None
+        self._handout: Handout | None = None
+        self._state: State | None = None  # after what was handed out last
+        self._loaded: State | None = None
+        self._beat: m.ConsumerBeat | None = None
+        self._retry_until = 0.0
+        self._recycler = Recycler()
+        self._batch: list[Any] = []
+        self._run: Iterator[Any] = iter(())
+        self._run_length = 0
+        self._touched = False  # some of the present epoch was handed out by this object
+        self.errors = 0
+
+    # ------------------------------------------------------------------ the user's side
+
+    def reset_state(self) -> None:
+        """Connect and say who this rank is; the generation opens when all ranks and a producer are there."""
+        if self._session is None:
+            self._session = self._connect()
+            self._await(lambda: self._inbox.greeted)
+
+    def load(self, state: State) -> None:
+        """Begin where a state says."""
+        if self._session is not None:
+            raise ConfigError(
+                "load_state_dict() comes before the first iteration: this loader has joined its group already"
+            )
+        self._loaded = state
+        identity = replace(self._inbox.identity, state=json.dumps(state.to_dict()), epoch=state.epoch)
+        self._inbox = EpochInbox(identity)
+
+    @property
+    def state(self) -> State:
+        """The position after what was handed out last.
+
+        Raises:
+            ConfigError: nothing is known of a position yet; or several ranks share the order of arrival.
+        """
+        if self._handout is not None and not self._size():
+            self._settle_run()
+            self._state = self._handout.state()
+        state = self._state or self._loaded
+        if state is None:
+            raise ConfigError(
+                "there is no position before the first iteration: take the state after a datapoint came out"
+            )
+        if state.order == "arrival" and state.world > 1:
+            raise ConfigError(
+                f"a position in the order of arrival is one rank's, and this group has {state.world}; choose 'strict'"
+            )
+        return state
+
+    @property
+    def report(self) -> dict[str, int] | None:
+        """What became of every item of the last epoch that is complete, as far as the broker has told."""
+        if self._session is not None:
+            self._receive()
+        return self._inbox.reports[max(self._inbox.reports)] if self._inbox.reports else None
+
+    @property
+    def items(self) -> int:
+        """How many items the source has; waits for the broker to know."""
+        return self._opened().items
+
+    def length(self) -> int:
+        """Return what this rank yields in an epoch: as if nothing were filtered until the epoch's end is known."""
+        opened = self._opened()
+        plan = self._plan()
+        total = self._inbox.total if self._inbox.final else opened.items
+        share = plan.rows.share(total, plan.even)
+        size = self._size()
+        return share if not size else share // size if self._drops() else -(-share // size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the datapoints, or batches, that are left of the epoch."""
+        self.reset_state()
+        return self._epoch()
+
+    def farewell(self) -> m.Message:
+        """Return the goodbye."""
+        if self._handout is not None and not self._size():
+            self._settle_run()
+            self._state = self._handout.state()
+        usable = self._state is not None and not (self._state.order == "arrival" and self._state.world > 1)
+        state = json.dumps(self._state.to_dict()) if usable and self._state is not None else ""
+        return e.Farewell(self._inbox.generation, state)
+
+    def close(self) -> None:
+        """Forget the session, which is closed by whoever closes it."""
+        self._session = None
+
+    # ------------------------------------------------------------------ an epoch
+
+    def _epoch(self) -> Iterator[Any]:
+        handout = self._begin()
+        self._settle_run()
+        if self._touched and not self._batch and not self._await_more(handout):
+            self._end()  # the last loop had all of its epoch, but was not asked for more: this one is the next
+            handout = self._begin()
+        size = self._size()
+        if size:
+            yield from self._batches(handout, size)
+        else:
+            while rows := self._next_run(handout, None):
+                self._run = iter(rows)
+                self._run_length = len(rows)
+                yield from self._run
+                self._settle_run()
+        self._end()
+
+    def _await_more(self, handout: Handout) -> bool:
+        """Wait until the next datapoint is here, or it is known that the epoch has no more."""
+        return bool(self._next_run(handout, 1))
+
+    def _settle_run(self) -> None:
+        """Count what was handed out of the present run of datapoints."""
+        left = self._run.__length_hint__()  # type: ignore[attr-defined]  # list and tuple iterators have it
+        assert self._handout is not None
+        self._advance(self._handout, self._run_length - left)
+        self._run_length = left
+
+    def _advance(self, handout: Handout, count: int) -> None:
+        handout.advance(count)
+        self._touched |= count > 0
+
+    def _batches(self, handout: Handout, size: int) -> Iterator[Any]:
+        while rows := self._next_run(handout, size - len(self._batch)):
+            self._batch.extend(rows)
+            self._advance(handout, len(rows))
+            if len(self._batch) == size:
+                yield self._made(handout)
+        if self._batch and not self._drops():
+            yield self._made(handout)
+
+    def _made(self, handout: Handout) -> Any:
+        batch, self._batch = self._batch, []
+        made = self._collated(batch)
+        self._state = handout.state()
+        return made
+
+    def _collated(self, batch: list[Any]) -> Any:
+        if self._collate is not None:
+            return self._collate(batch)
+        opened = self._opened()
+        return BatchData.aggregate_batch(batch, opened.use_list and not self._batch_size)
+
+    def _begin(self) -> Handout:
+        opened = self._opened()
+        if self._handout is None or self._inbox.fresh:
+            self._inbox.fresh = False
+            where = json.loads(opened.state)
+            plan = self._plan()
+            self._state = self._beginning(opened, plan, where)
+            self._batch, self._run_length = [], 0
+            self._handout = Handout(plan, self._inbox.identity.rank, self._state, where["begin"])
+        return self._handout
+
+    def _beginning(self, opened: e.Opened, plan: Plan, where: dict[str, Any]) -> State:
+        fields = {**plan.to_dict(), "even": plan.even or None}
+        state = State(
+            version=VERSION, source=opened.source, n=opened.items, batch=self._size(), epoch=where["epoch"], **fields
+        )
+        if plan.order == "strict":
+            row = max(0, where["begin"] - self._inbox.identity.rank * plan.stride)
+            row, taken = divmod(row, plan.rows.size) if where["begin"] else (0, 0)
+            return replace(state, split=where["split"], start=where["start"], row=row, taken=taken)
+        skips = [tuple(each) for each in where["skip"]]
+        return replace(state, done=tuple(map(tuple, where["done"])), open=skips[0] if skips else None)
+
+    def _end(self) -> None:
+        """The epoch is over: the next loop is the next one."""
+        assert self._handout is not None
+        assert self._state is not None
+        self._batch = []
+        self._touched = False
+        epoch = self._inbox.epoch + 1
+        self._inbox.want(epoch)
+        self._state = replace(self._state, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=None)
+        self._handout = Handout(self._plan(), self._inbox.identity.rank, self._state, 0)
+        if self._session is not None:
+            self._session.connection.send(self._inbox.beat(self._meter.total))
+            self._receive()
+
+    def _next_run(self, handout: Handout, most: int | None) -> Sequence[Any]:
+        """Return datapoints that may be handed out, as soon as there are any; () at the end of the epoch."""
+        inbox = self._inbox
+        while True:
+            self._check_fresh()
+            while inbox.news and inbox.news[0].epoch <= inbox.epoch:  # workers may be an epoch ahead
+                self._fail(inbox.news.popleft())
+            rows = handout.run(handout.limit(inbox.total, final=inbox.final), most)
+            if rows:
+                return rows
+            if inbox.final and handout.over(inbox.total):
+                return ()
+            arrival = inbox.take()
+            if arrival is not None:
+                self._open(arrival, handout)
+            elif inbox.final and handout.pads(inbox.total) and handout.has_padding(inbox.total):
+                return (handout.padding(inbox.total),)
+            else:
+                self._wait(handout)
+
+    def _check_fresh(self) -> None:
+        if self._inbox.fresh:
+            raise ConfigError("the group was started again with this rank in it: make a new loader")
+
+    def _open(self, arrival: Arrival, handout: Handout) -> None:
+        message = arrival.message
+        self._claim(hungry=False)
+        if isinstance(message, e.Mishap):
+            self._fail(message)
+            return
+        frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
+        rows = decode_block(frames)
+        self._tally.good(len(rows))
+        handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
+
+    def _fail(self, message: e.Mishap | e.Quarantined) -> None:
+        self.errors += 1
+        text = f"{message.kind} at {message.key} on {message.host}: {message.text}"
+        error = PipelineError(
+            text, key=message.key, kind=message.kind, host=message.host, worker=message.worker,
+            remote_traceback=message.traceback,
+        )  # fmt: skip
+        self._tally.bad(error, message.traceback)
+
+    # ------------------------------------------------------------------ waiting
+
+    def _opened(self) -> e.Opened:
+        self.reset_state()
+        if self._inbox.opened is None:
+            self._await(lambda: self._inbox.opened is not None)
+        assert self._inbox.opened is not None
+        return self._inbox.opened
+
+    def _plan(self) -> Plan:
+        self._opened()
+        assert self._inbox.plan is not None
+        return self._inbox.plan
+
+    def _size(self) -> int:
+        return self._batch_size or self._opened().batch
+
+    def _drops(self) -> bool:
+        if self._drop_last is not None:
+            return self._drop_last
+        return not self._batch_size and not self._opened().remainder
+
+    def _wait(self, handout: Handout) -> None:
+        inbox = self._inbox
+        self._claim(hungry=True)
+
+        def ready() -> bool:
+            self._claim(hungry=True)
+            over = inbox.final and handout.over(inbox.total)
+            return inbox.has_confirmed or over or bool(handout.run(handout.limit(inbox.total, final=inbox.final), 1))
+
+        self._await(ready)
+
+    def _claim(self, *, hungry: bool) -> None:
+        if self._session is not None:
+            for message in self._inbox.claims(self._meter.total, hungry=hungry):
+                self._session.connection.send(message)
+
+    def _await(self, ready: Callable[[], bool]) -> None:
+        session = self._session
+        assert session is not None
+        started = time.monotonic()
+        before = self._meter.total
+
+        def each_tick(waited: float) -> None:
+            self._meter.add(waited - (self._meter.total - before))
+
+        try:
+            session.wait(
+                ready,
+                self._receive,
+                lambda: self._inbox.beat(self._meter.total),
+                self._missing,
+                self._timeout,
+                each_tick,
+            )
+        finally:
+            now = time.monotonic()
+            self._meter.add(now - started - (self._meter.total - before))
+            if (line := self._meter.advice(now, self._beat)) is not None:
+                log.warning("%s", line)
+
+    def _missing(self, waited: float) -> str:
+        where = " and ".join(self._addresses)
+        if self._inbox.opened is None and self._inbox.waiting_for:
+            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}"
+        return missing(self._beat, where, waited, 1)
+
+    def _receive(self) -> None:
+        session = self._session
+        assert session is not None
+        while True:
+            try:
+                received = session.connection.receive()
+            except WireError as error:
+                if error.reason == "version":
+                    raise
+                self.errors += 1
+                log.error("the broker sent a message that cannot be read: %s", error)
+                continue
+            if received is None:
+                break
+            self._handle(session, *received)
+
+    def _handle(self, session: Session, message: m.Message, frames: list[Any]) -> None:
+        if isinstance(message, m.ConsumerBeat):
+            self._beat = message
+        if isinstance(message, m.Refused):
+            self._refused(message)
+        for answer in self._inbox.receive(message, frames):
+            session.connection.send(answer)
+
+    def _refused(self, message: m.Refused) -> None:
+        text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"
+        now = time.monotonic()
+        if message.kind == "taken" and self._inbox.opened is None:
+            self._retry_until = self._retry_until or now + TAKEN_PATIENCE
+            if now < self._retry_until:
+                log.info("%s; trying again", message.text)
+                return  # the heartbeat is a hello: it says it again
+        raise ConfigError(text) if message.kind in ("config", "taken") else _wire(message.kind, text)
+
+
+def _wire(kind: str, text: str) -> DfserveError:
+    return WireError(kind, text)
+
+
+def checked_batch(size: int | None) -> int:
+    """Return the size of a batch; 0 for None."""
+    if size is not None and size < 1:
+        raise ConfigError(f"batch_size is {size}: a batch has at least 1 datapoint")
+    return size or 0
+
+
+def rank_identity(plan: Plan, group: str, hwm: int, rank: int, resume: str, on_error: OnError) -> e.EpochsHello:
+    """Return who a rank of this process is, and what it wants."""
+    if not 0 <= rank < plan.world:
+        raise ConfigError(f"rank is {rank}; with world={plan.world} ranks are 0 to {plan.world - 1}")
+    host = socket.gethostname()
+    return e.EpochsHello(
+        session=secrets.token_bytes(m.SESSION_BYTES),
+        name=f"{host}/{os.getpid()}",
+        host=host,
+        pid=os.getpid(),
+        pipeline=plan.pipeline,
+        group=group,
+        hwm=hwm,
+        rank=rank,
+        plan=json.dumps(plan.to_dict()),
+        resume=resume,
+        state="",
+        on_error="raise" if on_error == "raise" else "skip",
+        epoch=0,
+        broker=b"",
+        generation=b"",
+        received=0,
+        holding=[],
+    )

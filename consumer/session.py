@@ -1,0 +1,93 @@
+"""Owns a consumer's session: the broker it hosts or joins, its connection, and waits that end or say who is missing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from dfserve import endpoints
+from dfserve.client import Connection
+from dfserve.embedded import EmbeddedBroker
+from dfserve.errors import Starved
+from dfserve.wire import messages as m
+
+log = logging.getLogger("dfserve.consumer")
+
+TICK = 1.0  # seconds between heartbeats, and between looks at the embedded broker, while waiting
+PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
+
+
+class Session:
+    """The hosted broker, if any, and the connection to it: made together, and closed together at the latest at exit."""
+
+    def __init__(self, addresses: list[str], bind: bool, settings: dict[str, Any], metrics_port: int | None) -> None:
+        self.pid = os.getpid()
+        self.broker: EmbeddedBroker | None = None
+        if bind:
+            for address in addresses:
+                if not endpoints.is_loopback(endpoints.parse(address)):
+                    log.warning("%s can be reached from other hosts and asks for no key", address)
+            self.broker = EmbeddedBroker(addresses, settings, metrics_port)
+        self.connection = Connection(self.broker.address if self.broker is not None else addresses[0])
+        self._finalizer = weakref.finalize(self, _close, self.pid, self.connection, self.broker)
+
+    def check(self) -> None:
+        """Raise BrokerLost if the hosted broker has ended."""
+        if self.broker is not None:
+            self.broker.check()
+
+    def close(self) -> None:
+        """Close both, once."""
+        self._finalizer()
+
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        receive: Callable[[], object],
+        beat: Callable[[], m.Message],
+        who: Callable[[float], str],
+        timeout: float,
+        each_tick: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Receive until ``ready()``; every wait ends with it or with an error that says who is missing.
+
+        Args:
+            receive: takes in what has come.
+            beat: returns the heartbeat that is sent once a second.
+            who: says who is missing, given the seconds waited.
+            timeout: seconds.
+            each_tick: called once a second with the seconds waited.
+
+        Raises:
+            Starved: ``timeout`` has passed.
+            BrokerLost: the hosted broker ended.
+        """
+        started = time.monotonic()
+        tick, complain = started + TICK, started + PATIENCE
+        receive()
+        while not ready():
+            now = time.monotonic()
+            if now >= started + timeout:
+                raise Starved(who(now - started))
+            if now >= tick:
+                tick = now + TICK
+                self.check()
+                each_tick(now - started)
+                self.connection.send(beat())
+            if now >= complain:
+                complain = now + 3 * PATIENCE
+                log.warning("%s", who(now - started))
+            if self.connection.socket.poll(int(1000 * max(0.0, min(tick, started + timeout) - now)) + 1):
+                receive()
+
+
+def _close(pid: int, connection: Connection, broker: EmbeddedBroker | None) -> None:
+    if os.getpid() != pid:
+        return  # a forked child must not close its parent's
+    connection.close()
+    if broker is not None:
+        broker.close()

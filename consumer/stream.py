@@ -1,0 +1,269 @@
+"""Owns stream mode at a consumer: what producers send as long as they send it, over any reconnect."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dfserve.client import Connection
+from dfserve.consumer.inbox import Arrival, Inbox
+from dfserve.consumer.session import Session
+from dfserve.consumer.waiting import WaitMeter, missing
+from dfserve.dataflow.policy import OnError, Tally
+from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
+from dfserve.wire import messages as m
+from dfserve.wire.blocks import decode_block
+from dfserve.wire.limits import DEFAULT_LIMITS
+from dfserve.wire.pieces import join
+from dfserve.wire.recycler import Recycler
+
+log = logging.getLogger("dfserve.consumer")
+
+NO_ROWS: tuple[Any, ...] = ()
+
+
+class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this module
+    """The stream has ended."""
+
+
+class Stream:
+    """A stream of one consumer.
+
+    Args:
+        addresses: of the broker, for messages.
+        connect: makes the session.
+        identity: who this consumer is.
+        timeout: seconds without a datapoint after which it is an error.
+        on_error: the policy for what fails remotely.
+        meter: adds up the seconds of waiting.
+
+    Attributes:
+        errors: failures so far.
+        in_doubt: datapoints that a consumer which died may have handed out too.
+    """
+
+    def __init__(
+        self,
+        addresses: list[str],
+        connect: Callable[[], Session],
+        identity: m.ConsumerHello,
+        *,
+        timeout: float,
+        on_error: OnError,
+        meter: WaitMeter,
+    ) -> None:
+        self._addresses = addresses
+        self._connect = connect
+        self._inbox = Inbox(identity)
+        self._min_producers = identity.min_producers
+        self._timeout = timeout
+        self._tally = Tally(on_error, "RemoteDataZMQ")
+        self._meter = meter
+        self._rows: Iterator[Any] = iter(NO_ROWS)
+        self._open: Arrival | None = None
+        self._beat: m.ConsumerBeat | None = None
+        self._source: Session | None = None
+        self._recycler = Recycler()
+        self.errors = 0
+        self.in_doubt = 0
+
+    def reset_state(self) -> None:
+        """Connect, and join the group."""
+        if self._source is not None:
+            return
+        self._source = self._connect()
+        started = time.monotonic()
+        try:
+            self._await(lambda: self._inbox.welcomed)
+        finally:
+            self._meter.add(time.monotonic() - started)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return an iterator that ends with the stream."""
+        try:
+            while True:
+                yield from self._rows
+                self._next_block()
+        except EndOfStream:
+            return
+
+    def __next__(self) -> Any:
+        """Return the next datapoint; StopIteration at the end of a finite stream."""
+        try:
+            while True:
+                for datapoint in self._rows:
+                    return datapoint
+                self._next_block()
+        except EndOfStream:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Forget the session, which is closed by whoever closes it, and what was received."""
+        self._source = None
+        self._rows, self._open = iter(NO_ROWS), None
+        self._inbox.expire()
+
+    # ------------------------------------------------------------------ blocks
+
+    def _next_block(self) -> None:
+        """Make the next block's datapoints the rows; raise what arrived instead of one."""
+        self.reset_state()
+        self._finish_open()
+        arrival = self._inbox.take()
+        if arrival is None:
+            self._receive()
+            arrival = self._inbox.take()
+        if arrival is None:
+            self._await_arrival()
+            arrival = self._inbox.take()
+            assert arrival is not None
+        self._open = arrival
+        message = arrival.message
+        if isinstance(message, m.Deliver):
+            self._open_block(message, arrival)
+            return
+        self._finish_open()
+        if isinstance(message, m.DeliverFailure):
+            self._fail(_pipeline_error(message))
+            return
+        if message.broken:
+            self._fail(_incomplete(message))
+        raise EndOfStream
+
+    def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
+        try:
+            frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
+            rows = decode_block(frames)
+        except WireError as error:
+            self.errors += 1
+            log.error("dropped a block of %s: %s", message.source, error)
+            return
+        if message.again:
+            self.in_doubt += len(rows) - message.skip
+        self._rows = iter(rows[message.skip :])
+        self._tally.good(len(rows) - message.skip)
+
+    def _finish_open(self) -> None:
+        arrival, self._open = self._open, None
+        if arrival is not None:
+            self._inbox.handed_out(arrival)
+            self._send_receipt()
+
+    def _send_receipt(self) -> None:
+        if self._source is not None:
+            for message in self._inbox.receipt(self._meter.total):
+                self._source.connection.send(message)
+
+    def farewell(self) -> m.Message:
+        """Return the goodbye: what was not handed out is the group's again."""
+        left = self._rows.__length_hint__()  # type: ignore[attr-defined]  # list and tuple iterators have it
+        if self._open is not None and left == 0:
+            self._inbox.handed_out(self._open)
+            return m.Bye(self._inbox.done, 0)
+        if self._open is None or not isinstance(self._open.message, m.Deliver):
+            return m.Bye(self._inbox.done, 0)
+        message = self._open.message
+        return m.Bye(self._inbox.done, message.count - message.skip - left)
+
+    def _fail(self, error: DfserveError) -> None:
+        self.errors += 1
+        self._tally.bad(error, error.remote_traceback if isinstance(error, PipelineError) else "")
+
+    # ------------------------------------------------------------------ waiting
+
+    def _await_arrival(self) -> None:
+        started = time.monotonic()
+        before = self._meter.total
+        try:
+            self._await(lambda: bool(self._inbox), lambda waited: self._report(before, waited))
+        finally:
+            now = time.monotonic()
+            self._meter.add(now - started - (self._meter.total - before))
+            if (line := self._meter.advice(now, self._beat)) is not None:
+                log.warning("%s", line)
+
+    def _report(self, before: float, waited: float) -> None:
+        """Once a second of waiting, count it, so that the metrics show a wait that has not ended."""
+        self._meter.add(waited - (self._meter.total - before))
+
+    def _await(self, ready: Callable[[], bool], each_tick: Callable[[float], None] = lambda _: None) -> None:
+        """Receive until something is there; every wait ends with it or with an error that says who is missing."""
+        source = self._source
+        assert source is not None
+        beat = lambda: self._inbox.beat(self._meter.total)  # noqa: E731  # read when it is sent
+        source.wait(ready, self._receive, beat, self._missing, self._timeout, each_tick)
+
+    def _missing(self, waited: float) -> str:
+        return missing(self._beat, " and ".join(self._addresses), waited, self._min_producers)
+
+    def _receive(self) -> None:
+        """Take messages in until there is a delivery or none is left; the rest waits in libzmq's queue."""
+        source = self._source
+        assert source is not None
+        while not self._inbox:
+            try:
+                received = source.connection.receive()
+            except WireError as error:
+                if error.reason == "version":
+                    raise
+                self.errors += 1
+                log.error("the broker sent a message that cannot be read: %s", error)
+                continue
+            if received is None:
+                return
+            self._handle(source.connection, *received)
+
+    def _handle(self, connection: Connection, message: m.Message, frames: list[Any]) -> None:
+        if isinstance(message, m.ConsumerBeat):
+            self._beat = message
+        if isinstance(message, m.Refused) and message.kind != "expired":
+            text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"
+            raise ConfigError(text) if message.kind == "config" else WireError(message.kind, text)
+        for answer in self._inbox.receive(message, frames):
+            connection.send(answer)
+
+
+def identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) -> m.ConsumerHello:
+    """Return who a consumer of this process is."""
+    host = socket.gethostname()
+    return m.ConsumerHello(
+        session=secrets.token_bytes(m.SESSION_BYTES),
+        name=f"{host}/{os.getpid()}",
+        host=host,
+        pid=os.getpid(),
+        pipeline=pipeline,
+        group=group,
+        hwm=hwm,
+        lag=lag,
+        min_producers=min_producers,
+        broker=b"",
+        received=0,
+        done=0,
+    )
+
+
+def _pipeline_error(message: m.DeliverFailure) -> PipelineError:
+    return PipelineError(
+        f"{message.kind} at {message.key} on {message.host}: {message.text}",
+        key=message.key,
+        kind=message.kind,
+        host=message.host,
+        worker=message.worker,
+        remote_traceback=message.traceback,
+    )
+
+
+def _incomplete(message: m.DeliverEnd) -> WorkerLost:
+    workers = ", ".join(message.broken)
+    first = message.broken[0].split(":")[0]
+    return WorkerLost(
+        f"the pass is not complete: {len(message.broken)} of {len(message.broken) + message.finished} workers did not "
+        f"end it ({workers})",
+        host=first.rpartition("/")[0],
+        worker=first,
+    )

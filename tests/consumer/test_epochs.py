@@ -1,0 +1,321 @@
+"""Tests of epochs mode as a trainer sees it, over a real broker and a worker in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dfserve import ConfigError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
+from dfserve.consumer import epochs as epochs_module
+from dfserve.dataflow import BatchData, DataFlow, DataFromList, MapData, RepeatedDataPoint, SkipErrors
+from dfserve.testing import LocalBroker
+
+
+def numbers(count: int) -> DataFromList:
+    return DataFromList([[number, str(number)] for number in range(count)], shuffle=False)
+
+
+def firsts(datapoints: Any) -> list[Any]:
+    return [datapoint[0] for datapoint in datapoints]
+
+
+@pytest.fixture
+def broker() -> Iterator[LocalBroker]:
+    with LocalBroker() as one:
+        yield one
+
+
+def loader(broker: LocalBroker, **options: Any) -> RemoteDataZMQ:
+    return broker.consumer(**{"mode": "epochs", "split_size": 4, **options})
+
+
+def test_one_loop_is_one_epoch_and_the_next_has_another_order(broker: LocalBroker) -> None:
+    with broker.serving(numbers(50)), loader(broker, order="strict") as remote:
+        first, second = firsts(remote), firsts(remote)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_without_shuffle_the_order_is_the_sources(broker: LocalBroker) -> None:
+    with broker.serving(numbers(30)), loader(broker, order="strict", shuffle=False) as remote:
+        assert firsts(remote) == list(range(30)) == firsts(remote)
+
+
+def test_the_strict_order_does_not_depend_on_the_size_of_splits(broker: LocalBroker) -> None:
+    found = []
+    with broker.serving(numbers(50)):
+        for size in (1, 8, 64, None):
+            with loader(broker, order="strict", split_size=size, group=str(size), seed=3) as remote:
+                found.append(firsts(remote))
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_lengths_are_those_of_the_source_and_of_what_this_rank_yields(broker: LocalBroker) -> None:
+    with broker.serving(numbers(50)):
+        with loader(broker) as remote:
+            assert (remote.source_len, len(remote)) == (50, 50)
+        with loader(broker, batch_size=8, group="batches") as remote:
+            assert (remote.source_len, len(remote)) == (50, 7)
+            assert len(list(remote)) == 7
+        with loader(broker, batch_size=8, drop_last=True, group="dropped") as remote:
+            assert len(remote) == 6
+            assert [len(batch[0]) for batch in remote] == [8] * 6
+
+
+def test_batches_reach_across_blocks_and_a_last_one_may_be_smaller(broker: LocalBroker) -> None:
+    with (
+        broker.serving(numbers(10)),
+        loader(broker, order="strict", shuffle=False, batch_size=4, split_size=3) as remote,
+    ):
+        batches = [batch[0].tolist() for batch in remote]
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_a_batch_may_be_made_by_a_function(broker: LocalBroker) -> None:
+    with (
+        broker.serving(numbers(4)),
+        loader(broker, order="strict", shuffle=False, batch_size=2, collate=firsts) as remote,
+    ):
+        assert list(remote) == [[0, 1], [2, 3]]
+
+
+def test_a_batch_data_at_the_pipelines_end_is_made_at_the_consumer(broker: LocalBroker) -> None:
+    with (
+        broker.serving(BatchData(numbers(10), 4, remainder=True)),
+        loader(broker, order="strict", shuffle=False, split_size=3) as remote,
+    ):
+        assert [batch[0].tolist() for batch in remote] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    with broker.serving(BatchData(numbers(10), 4)), loader(broker, group="other", resume="fresh") as remote:
+        assert [len(batch[0]) for batch in remote] == [4, 4]
+
+
+def test_what_is_filtered_is_accounted_for(broker: LocalBroker) -> None:
+    odd = MapData(numbers(20), lambda datapoint: datapoint if datapoint[0] % 2 else None)
+    with broker.serving(odd), loader(broker) as remote:
+        assert sorted(firsts(remote)) == list(range(1, 20, 2))
+        report = remote.report
+    assert report is not None
+    assert (report["items"], report["delivered"], report["filtered"], report["datapoints"]) == (20, 10, 10, 10)
+
+
+def test_one_item_may_give_several_datapoints(broker: LocalBroker) -> None:
+    with broker.serving(RepeatedDataPoint(numbers(6), 3)), loader(broker) as remote:
+        assert sorted(firsts(remote)) == sorted([*range(6)] * 3)
+        report = remote.report
+    assert report is not None
+    assert (report["delivered"], report["datapoints"]) == (6, 18)
+
+
+def test_an_empty_source_has_epochs_too(broker: LocalBroker) -> None:
+    with broker.serving(numbers(0)), loader(broker) as remote:
+        assert list(remote) == [] == list(remote)
+
+
+def test_a_loop_that_was_broken_off_goes_on(broker: LocalBroker) -> None:
+    with broker.serving(numbers(30)), loader(broker) as remote:
+        seen = []
+        for datapoint in remote:
+            seen.append(datapoint[0])
+            if len(seen) == 7:
+                break
+        assert sorted(seen + firsts(remote)) == list(range(30))
+        assert sorted(firsts(remote)) == list(range(30))
+
+
+def test_a_loop_that_took_all_and_asked_for_no_more_has_had_its_epoch(broker: LocalBroker) -> None:
+    with broker.serving(numbers(10)), loader(broker) as remote:
+        rows = iter(remote)
+        assert len([next(rows) for _ in range(10)]) == 10
+        assert sorted(firsts(remote)) == list(range(10))
+
+
+def test_two_ranks_can_be_zipped_in_one_thread(broker: LocalBroker) -> None:
+    with (
+        broker.serving(numbers(11)),
+        loader(broker, world=2, rank=0, even="drop") as first,
+        loader(broker, world=2, rank=1, even="drop") as second,
+    ):
+        for _ in range(3):
+            pairs = list(zip(first, second, strict=False))
+            assert len(pairs) == 5
+            assert len({datapoint[0] for pair in pairs for datapoint in pair}) == 10
+
+
+@pytest.mark.parametrize("order", ["arrival", "strict"])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_a_position_that_is_loaded_goes_on_with_what_was_left(
+    broker: LocalBroker, order: str, batch: int | None
+) -> None:
+    with broker.serving(numbers(40)):
+        with loader(broker, order=order, batch_size=batch) as remote:
+            rows = iter(remote)
+            had = [next(rows)[0] for _ in range(5)]
+            state = json.loads(json.dumps(remote.state_dict()))
+            rest = [np.atleast_1d(value).tolist() for value in firsts(rows)]
+        with loader(broker, order=order, batch_size=batch, group="again") as remote:
+            remote.load_state_dict(state)
+            assert remote.state_dict() == state
+            again = [np.atleast_1d(value).tolist() for value in firsts(remote)]
+            assert sorted(firsts(loader_of(remote))) == sorted(range(40))
+    seen = [number for value in [*had, *again] for number in np.atleast_1d(value).tolist()]
+    assert sorted(seen) == list(range(40))
+    if order == "strict":
+        assert again == rest
+
+
+def loader_of(remote: RemoteDataZMQ) -> Iterator[Any]:
+    """Yield the datapoints of an epoch, whether they come in batches or not."""
+    for first, *_ in remote:
+        for number in np.atleast_1d(first).tolist():
+            yield [number]
+
+
+def test_a_position_at_the_end_of_a_loop_is_the_next_epochs_beginning(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)):
+        with loader(broker, order="strict") as remote:
+            assert len(list(remote)) == 12
+            state = remote.state_dict()
+            second = firsts(remote)
+        assert (state["epoch"], state["row"]) == (1, 0)
+        with loader(broker, order="strict", group="again") as remote:
+            remote.load_state_dict(state)
+            assert firsts(remote) == second
+
+
+def test_another_runs_position_is_refused_with_the_field(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)):
+        with loader(broker, order="strict", seed=1) as remote:
+            next(iter(remote))
+            state = remote.state_dict()
+        with loader(broker, order="strict", seed=2, group="again") as remote:
+            remote.load_state_dict(state)
+            with pytest.raises(ConfigError, match="seed is 1 in the state and 2 here"):
+                next(iter(remote))
+
+
+def test_there_is_no_position_before_the_first_iteration(broker: LocalBroker) -> None:
+    with loader(broker) as remote, pytest.raises(ConfigError, match="before the first iteration"):
+        remote.state_dict()
+
+
+def test_several_ranks_have_no_position_in_the_order_of_arrival(broker: LocalBroker) -> None:
+    with (
+        broker.serving(numbers(12)),
+        loader(broker, world=2, rank=0, even="drop") as first,
+        loader(broker, world=2, rank=1, even="drop") as second,
+    ):
+        next(zip(first, second, strict=False))
+        with pytest.raises(ConfigError, match="choose 'strict'"):
+            first.state_dict()
+
+
+def test_a_plan_that_disagrees_with_the_groups_is_refused_with_the_field(broker: LocalBroker) -> None:
+    with (
+        broker.serving(numbers(12)),
+        loader(broker, world=2, rank=0, even="drop", seed=1) as first,
+        loader(broker, world=2, rank=1, even="drop", seed=2) as second,
+    ):
+        iter(first)
+        with pytest.raises(ConfigError, match="seed is 2, and that of the group is 1"):
+            iter(second)
+
+
+def test_a_second_consumer_of_the_same_rank_is_refused(broker: LocalBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs_module, "TAKEN_PATIENCE", 0.1)
+    with broker.serving(numbers(12)), loader(broker) as first, loader(broker) as second:
+        next(iter(first))
+        with pytest.raises(ConfigError, match=r"rank 0 \(.*\) of group 'default' is connected"):
+            iter(second)
+
+
+def test_progress_that_nobody_loaded_a_state_for_asks_what_to_do(broker: LocalBroker) -> None:
+    with broker.serving(numbers(20)):
+        with loader(broker, order="strict") as remote:
+            rows = iter(remote)
+            seen = [next(rows)[0] for _ in range(7)]
+        with loader(broker, order="strict") as remote, pytest.raises(ConfigError, match="resume='broker'"):
+            next(iter(remote))
+        with loader(broker, order="strict", resume="broker") as remote:
+            assert sorted(seen + firsts(remote)) == list(range(20))
+        with loader(broker, order="strict", resume="fresh") as remote:
+            assert sorted(firsts(remote)) == list(range(20))
+
+
+def broken(datapoint: Any) -> Any:
+    if datapoint[0] == 5:
+        raise ValueError("five is broken")
+    return datapoint
+
+
+def test_an_item_that_raises_is_raised_here_and_nothing_else_is_lost(broker: LocalBroker) -> None:
+    with broker.serving(MapData(numbers(20), broken)), loader(broker, order="strict", shuffle=False) as remote:
+        rows = iter(remote)
+        assert [next(rows)[0] for _ in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(PipelineError, match="five is broken") as caught:
+            next(rows)
+    assert caught.value.kind == "ValueError"
+    assert "broken(datapoint)" in caught.value.remote_traceback or "five" in caught.value.remote_traceback
+
+
+def test_an_item_that_raises_may_be_skipped_and_is_in_the_report(broker: LocalBroker) -> None:
+    with broker.serving(MapData(numbers(20), broken)), loader(broker, on_error=SkipErrors(total=3)) as remote:
+        assert sorted(firsts(remote)) == [number for number in range(20) if number != 5]
+        assert remote.errors == 1
+        report = remote.report
+    assert report is not None
+    assert (report["delivered"], report["quarantined"]) == (19, 1)
+
+
+class Endless(DataFlow):
+    """A source that has neither a length nor items."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield [1]
+
+
+def test_a_source_without_items_is_refused_with_the_reason(broker: LocalBroker) -> None:
+    missing = pytest.raises(Starved, match=r"a producer of pipeline 'default' \(.*Endless.*")
+    with broker.serving(Endless()), loader(broker, timeout=2.5) as remote, missing:
+        next(iter(remote))
+
+
+def test_who_is_missing_is_named(broker: LocalBroker) -> None:
+    missing = pytest.raises(Starved, match="rank 0, 2 of 3 in group 'default' and a producer of pipeline 'default'")
+    with loader(broker, world=3, rank=1, even="drop", timeout=1.5) as remote, missing:
+        next(iter(remote))
+
+
+def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
+    with broker.consumer() as remote:
+        assert remote.report is None
+        with pytest.raises(ConfigError, match="mode='epochs' has"):
+            remote.state_dict()
+        with pytest.raises(ConfigError, match="mode='epochs' has"):
+            remote.load_state_dict({})
+        with pytest.raises(UnknownLengthError):
+            _ = remote.source_len
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "epoch"}, "'stream' or 'epochs'"),
+        ({"mode": "stream", "seed": 3}, "seed: only mode='epochs' has this"),
+        ({"world": 2}, "even='drop'"),
+        ({"world": 2, "even": "drop", "rank": 2}, "ranks are 0 to 1"),
+        ({"order": "random"}, "arrival, strict"),
+        ({"split_size": 5000}, "split_size is 5000"),
+        ({"batch_size": 0}, "at least 1 datapoint"),
+        ({"format": "msgpack"}, "has no epochs"),
+        ({"seed": -1}, "the seed is -1"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RemoteDataZMQ("ipc://@nobody", bind=False, **{"mode": "epochs", **options})
