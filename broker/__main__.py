@@ -53,26 +53,35 @@ def _first_line(fd: int) -> bytes:
     return line
 
 
+def _say(answer: dict[str, Any]) -> None:
+    """Tell the parent, in one line. One that is gone does not hear it; the lifeline tells us so."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode() + b"\n")  # unbuffered: nothing is left that could fail at our exit
+
+
 def main() -> int:
     """Run until the parent is gone. Says on standard output, in one line of JSON, where it is bound or what failed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; we follow it by the pipe
     with contextlib.suppress(KeyError):
         set_up_logging(os.environ["DFSERVE_LOG"])
-    settings: dict[str, Any] = json.loads(_first_line(0))
+    line = _first_line(0)
+    if not line.endswith(b"\n"):
+        return 0  # the parent was killed before it said what to do
+    settings: dict[str, Any] = json.loads(line)
     lifeline = Lifeline(0)
     keep_large_blocks()
     try:
         config = BrokerConfig(**settings["config"])
         broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd)
     except DfserveError as error:
-        print(json.dumps({"error": type(error).__name__, "text": str(error)}), flush=True)  # noqa: T201  # the protocol
+        _say({"error": type(error).__name__, "text": str(error)})
         return 1
     with broker, contextlib.ExitStack() as stack:
         if settings["metrics_port"] is not None:
             from dfserve.broker.http import serve_metrics  # here, because only then is prometheus_client needed
 
             stack.enter_context(serve_metrics(broker, settings["metrics_port"]))
-        print(json.dumps({"endpoints": broker.endpoints}), flush=True)  # noqa: T201  # the protocol
+        _say({"endpoints": broker.endpoints})
         broker.run()
     return 0
 

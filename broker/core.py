@@ -120,6 +120,7 @@ class Core:
         self._parted: dict[bytes, Peer] = {}  # unreachable, but their goodbye may still lie unread
         self._scolded: set[bytes] = set()  # told once that their messages are bad; afterwards only counted
         self._asked: dict[bytes, float] = {}  # connections, and when they were asked who they are
+        self._ask_again: set[bytes] = set()  # connections that were to be asked too soon after
         self._greeted: Counter[bytes] = Counter()  # hellos of each connection since the last beat
         self._handlers: dict[type[m.Message], Callable[[Peer, Any, Sequence[Any]], None]] = {
             m.Offer: self._on_offer,
@@ -150,6 +151,7 @@ class Core:
         """A message could not be sent: the connection is gone."""
         self._scolded.discard(connection)
         self._asked.pop(connection, None)
+        self._ask_again.discard(connection)
         if connection in self.peers:
             if len(self._parted) > MAX_STRANGERS:
                 self._parted.clear()
@@ -182,6 +184,10 @@ class Core:
             return
         self._next_beat = self.now + BEAT
         self._greeted.clear()
+        again, self._ask_again = self._ask_again, set()
+        for connection in again:
+            self._asked.pop(connection, None)
+            self._ask(connection)
         for pipeline, job in self.jobs.items():
             before = list(job.intake.live())
             job.tick(self.now)
@@ -258,6 +264,7 @@ class Core:
         self._greeted[connection] += 1
         if self._greeted[connection] > MAX_HELLOS:
             return  # it will say it again; one that never reads must not fill our memory with welcomes
+        self._ask_again.discard(connection)
         peer = Peer(self._job(hello.pipeline), hello.session, hello.pipeline)
         if len(hello.session) != m.SESSION_BYTES:
             raise WireError("body", "a hello without a session id")
@@ -410,9 +417,11 @@ class Core:
     def _ask(self, connection: bytes) -> None:
         """Ask a connection who it is, once a beat: one that never reads must not fill our memory with questions."""
         if self.now < self._asked.get(connection, -BEAT) + BEAT:
+            self._ask_again.add(connection)  # with the next beat: it may have lost something since
             return
         if len(self._asked) > MAX_STRANGERS:
             self._asked.clear()
+            self._ask_again.clear()
         self._asked[connection] = self.now
         self._reply(connection, m.Who())
 

@@ -46,7 +46,7 @@ def start_of(seats: Sequence[Seat], source: Source, so_far: SoFar) -> tuple[Plan
     if len(ways) > 1:
         _refuse(f"ranks disagree on resume: {', '.join(sorted(ways))}")
     before, epoch, start, left = so_far
-    claimed = start.low or start.done or any(start.begin) or any(claims for *_, claims in start.placed)
+    claimed = start.low or start.done or start.skip or any(start.begin) or any(claims for *_, claims in start.placed)
     progress = before is not None and (epoch > 0 or claimed or left is not None)
     if not progress or seat.resume == "fresh":
         return plan.sized(source.items, source.item_bytes, source.batch), 0, Start()

@@ -186,6 +186,7 @@ class EpochsJob:
         while seat.unclaimed and seat.unclaimed[0].number <= message.claimed:
             delivery = seat.unclaimed.popleft()
             seat.claimed = delivery.number
+            seat.doubt.append((delivery.number, delivery.count))
             ledger = self.epochs.get(delivery.epoch)
             if ledger is not None:
                 ledger.claim(delivery.split, delivery.claimant)
@@ -193,6 +194,8 @@ class EpochsJob:
             group.datapoints += delivery.count
             group.nbytes += delivery.nbytes
             self._dirty = True
+        while seat.doubt and seat.doubt[0][0] <= message.handed:
+            seat.doubt.popleft()
         if message.epoch > seat.epoch:
             seat.epoch = message.epoch
             for epoch, ledger in self.epochs.items():
@@ -213,6 +216,8 @@ class EpochsJob:
             for seat in seats:
                 self._refuse(seat, error)
             return
+        doubtful = [seat for rank, seat in self._members.items() if rank not in self._left and start != Start()]
+        in_doubt = sum(count for seat in doubtful for _, count in seat.doubt) if seats[0].state is None else 0
         self._close_generation()
         self.generation = self.production.generation = self._draw(16)
         self.plan = self.production.plan = plan
@@ -220,6 +225,8 @@ class EpochsJob:
         self.production.on_error = seats[0].on_error
         self.production.entered = epoch
         self._open_epoch(epoch, start)
+        self.reports[epoch].in_doubt = in_doubt
+        self.tally.in_doubt += in_doubt
         for seat in seats:
             seat.begin(self.generation, epoch)
         self._members = {seat.rank: seat for seat in seats}

@@ -56,7 +56,7 @@ METRICS: dict[str, Metric] = {
     ),
     "dfserve_bad_messages_total": Metric(COUNTER, "Messages that break the protocol", ("reason",)),
     "dfserve_errors_total": Metric(COUNTER, "Pipelines that raised, workers and consumers that were lost", ("kind",)),
-    "dfserve_epoch": Metric(GAUGE, "The epoch that a group is in, the slowest rank's", ("group",)),
+    "dfserve_epoch": Metric(GAUGE, "The epoch that a group is in, the slowest rank's", ("pipeline", "group")),
     "dfserve_epoch_items_total": Metric(COUNTER, "Items of complete epochs, by what became of them", ("outcome",)),
     "dfserve_split_leases_expired_total": Metric(COUNTER, "Leases whose worker did nothing for too long"),
     "dfserve_blocks_fenced_total": Metric(COUNTER, "Blocks that came after their lease had ended, and changed nothing"),

@@ -55,6 +55,9 @@ def _gauges(core: Core) -> dict[str, list[Sample]]:
     )
     streamed = sum(job.queued_bytes for job in jobs)
     held, capacity = streamed + in_epochs, core.config.queue_bytes
+    usable = sum(job.production.budget.total for job in epochs)
+    if any(job.groups or job.queued_bytes for job in jobs) or not epochs:
+        usable += core.budget.total
     peers = list(core.peers.values())
     waiting: dict[str, float] = {}
     for job in jobs:
@@ -64,12 +67,12 @@ def _gauges(core: Core) -> dict[str, list[Sample]]:
     for each in epochs:
         waiting[each.group] = waiting.get(each.group, 0) + each.queued()
     return {
-        "dfserve_epoch": [((job.group,), job.epoch) for job in epochs if job.epoch is not None],
+        "dfserve_epoch": [((job.pipeline, job.group), job.epoch) for job in epochs if job.epoch is not None],
         "dfserve_queue_items": [((name,), count) for name, count in sorted(waiting.items())],
         "dfserve_queue_bytes": [((), held)],
         "dfserve_queue_granted_bytes": [((), max(0, core.budget.used - streamed) + granted)],
         "dfserve_queue_capacity_bytes": [((), capacity)],
-        "dfserve_queue_occupancy_ratio": [((), held / capacity)],
+        "dfserve_queue_occupancy_ratio": [((), held / usable)],
         "dfserve_producers": [((), sum(peer.worker is not None and peer.worker.live for peer in peers))],
         "dfserve_consumers": [((), sum(peer.consumer is not None or peer.seat is not None for peer in peers))],
     }

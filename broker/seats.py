@@ -66,6 +66,7 @@ class Seat:
     waited: float = 0.0
     told: tuple[int, int, int, bool, str] | None = None
     unclaimed: deque[Delivery] = field(default_factory=deque)
+    doubt: deque[tuple[int, int]] = field(default_factory=deque)  # claimed, not said to be handed out: number, count
 
     @property
     def who(self) -> str:
@@ -78,6 +79,7 @@ class Seat:
         self.sent = self.claimed = self.confirmed = 0
         self.durable = self.opened = False
         self.unclaimed.clear()
+        self.doubt.clear()
         self.told = None
 
     def has_room(self) -> bool:

@@ -64,6 +64,7 @@ class EpochInbox:
         self._broker = b""
         self._welcomed = False
         self._received = self._claimed = self._confirmed = 0
+        self._opened = self._handed = 0  # deliveries: the last that was taken, and that was handed out whole
         self._waiting: deque[Arrival] = deque()
 
     @property
@@ -98,11 +99,12 @@ class EpochInbox:
         return self._claim(waited) if self._welcomed and self.opened is not None else self.hello()
 
     def _claim(self, waited: float) -> e.Claim:
-        return e.Claim(self.generation, self._claimed, self.epoch, waited)
+        return e.Claim(self.generation, self._claimed, self.epoch, waited, self._handed)
 
     def want(self, epoch: int) -> None:
-        """Go on to an epoch."""
+        """Go on to an epoch: all of the one before was handed out."""
         self.epoch, self.total, self.final = epoch, 0, False
+        self._handed = max(self._handed, self._opened)
 
     def claims(self, waited: float, *, hungry: bool) -> list[Message]:
         """Claim as much as is due; returns what is to be said.
@@ -129,7 +131,12 @@ class EpochInbox:
 
     def take(self) -> Arrival | None:
         """Take the oldest delivery if its claim is confirmed."""
-        return self._waiting.popleft() if self.has_confirmed else None
+        if not self.has_confirmed:
+            return None
+        self._handed = max(self._handed, self._opened)  # the one before
+        arrival = self._waiting.popleft()
+        self._opened = arrival.number
+        return arrival
 
     @property
     def has_confirmed(self) -> bool:
@@ -189,6 +196,7 @@ class EpochInbox:
             self._keep(message.kept)
         if not same or message.broker != self._broker:
             self._received = self._claimed = self._confirmed = message.sent
+            self._opened = self._handed = 0
         self.opened, self._broker, self._welcomed = message, message.broker, True
 
     def _keep(self, kept: Sequence[int]) -> None:

@@ -12,12 +12,14 @@ class Bell:
     Attributes:
         changed: guards what the senders' two threads share; notified whenever a broker said something.
         rung: there may be something to do that is more urgent than the stream. Looked at between two datapoints.
+        items: of leases that were begun so far, of any pipeline: it tells the broker that a slow worker is alive.
         stopped: the monotonic time at which the worker was told to stop; None until then.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.rung = False
+        self.items = 0
         self.stopped: float | None = None
 
     def ring(self) -> None:

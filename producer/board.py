@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 FIELDS = ("datapoints", "nbytes", "blocked_seconds", "passes", "restarts")
-PLACE = 4  # more of them: whether the worker is at an item, of which pipeline, epoch and position
+PLACE = 3  # more of them: position of the item that the worker is at, below 0 for none; its pipeline and epoch
+NOWHERE = -1
 WIDTH = len(FIELDS) + PLACE  # of one slot: doubles, exact for counts up to 2**53
 
 
@@ -27,6 +30,8 @@ class Board:
     def __init__(self, slots: int) -> None:
         self._map = mmap.mmap(-1, 8 * WIDTH * slots)
         self._numbers = memoryview(self._map).cast("d")
+        for slot in range(slots):
+            self.note(slot, 0, 0)
 
     def read(self, slot: int) -> Counters:
         """Return a slot's counters."""
@@ -38,17 +43,16 @@ class Board:
         for place, name in enumerate(FIELDS, slot * WIDTH):
             self._numbers[place] = getattr(counters, name)
 
-    def note(self, slot: int, pipeline: int, epoch: int, position: int) -> None:
-        """Say which item of a split the slot's worker begins; a position below 0: none."""
+    def note(self, slot: int, pipeline: int, epoch: int) -> Callable[[int], object]:
+        """Return what says which position of a split the slot's worker begins, in one write; below 0: none."""
         numbers, place = self._numbers, slot * WIDTH + len(FIELDS)
-        numbers[place] = 0.0  # so that a death between two of these writes is not taken for one at another item
+        numbers[place] = NOWHERE  # so that a death between these writes is not taken for one at another item
         numbers[place + 1] = pipeline
         numbers[place + 2] = epoch
-        numbers[place + 3] = position
-        numbers[place] = position >= 0
+        return partial(numbers.__setitem__, place)
 
     def place(self, slot: int) -> tuple[int, int, int] | None:
         """Return the pipeline's number, the epoch and the position of the item that the slot's worker is at, if any."""
         start = slot * WIDTH + len(FIELDS)
-        is_there, pipeline, epoch, position = map(int, self._numbers[start : start + PLACE])
-        return (pipeline, epoch, position) if is_there else None
+        position, pipeline, epoch = map(int, self._numbers[start : start + PLACE])
+        return (pipeline, epoch, position) if position >= 0 else None

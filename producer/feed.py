@@ -29,6 +29,7 @@ class Feed(DataFlow):
         place: the position and index of the item that was fetched last; None before the first of a pass.
         item: that item, or the datapoint of that shard; None while it is fetched.
         ended: a pass was told that there are no more.
+        poured: the positions of the items that the last `pour` handed on.
     """
 
     def __init__(self, source: Any, sharded: bool, streams: ItemStreams) -> None:
@@ -53,6 +54,7 @@ class Feed(DataFlow):
         self.place: Place | None = None
         self.item: Any = None
         self.ended = False
+        self.poured: list[int] = []
 
     def begin(self, key: int, places: Iterable[Place], at: Callable[[int], object]) -> None:
         """Hand out the items at ``places``, with the random numbers that ``key`` names; tell ``at`` each position."""
@@ -100,17 +102,28 @@ class Feed(DataFlow):
         """Whether `items` will do: no shards, no policy of the source's own for items that fail."""
         return self._countable and self._tally is None
 
-    def items(self) -> Iterator[tuple[int, Datapoint]]:
-        """Yield what is left as positions and items, with as little around it as can be; see `is_plain`."""
-        source, streams, rest, at, key = self.source, self._streams, self._rest, self._at, self._key
-        while rest:
-            self.place = place = rest.popleft()
-            self.item = None
-            at(place[0])
-            if not streams.none:
-                streams.go_to(key, place[1])
-            self.item = item = source[place[1]]
-            yield place[0], item
+    def pour(self, add: Callable[[Any], object]) -> None:
+        """Hand what is left to ``add``, with as little around it as can be; see `is_plain`. ``poured`` says how far."""
+        source, streams, at, key = self.source, self._streams, self._at, self._key
+        rest = list(self._rest)
+        self._rest.clear()
+        self.poured = []
+        number = -1
+        item = None
+        try:
+            for number, place in enumerate(rest):  # noqa: B007  # where it was when something was raised
+                item = None
+                at(place[0])
+                if streams.needed:
+                    streams.go_to(key, place[1])
+                item = source[place[1]]
+                add(item)
+        except BaseException:
+            self.place, self.item = rest[number], item
+            self._rest.extend(rest[number + 1 :])
+            self.poured = [position for position, _ in rest[:number]]
+            raise
+        self.poured = [position for position, _ in rest]
 
     def _items(self) -> Iterator[Datapoint]:
         source, go_to, key = self.source, self._streams.go_to, self._key

@@ -10,7 +10,6 @@ from typing import Any
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.failures import text_of
 from dfserve.errors import ConfigError
-from dfserve.producer.foreign import to_arrays
 from dfserve.producer.lessee import Answer
 from dfserve.producer.reports import cut_text, listed, traceback_of
 from dfserve.producer.split_block import BlockOverflow, OutputsDiffer, SplitBlock
@@ -103,7 +102,7 @@ class Maker:
         return self._made
 
     def _run(self, split: Split, block: SplitBlock, at: Callable[[int], object]) -> Outcome:
-        return self._runner.run(split, lambda output: block.add(to_arrays(output)), at, block.clear)
+        return self._runner.run(split, block.add, at, block.clear)
 
     def _item_bytes(self, limits: ProducerWelcome | None) -> int:
         """Return the bytes that one item's outputs take, for the broker to choose the size of splits by."""

@@ -229,10 +229,6 @@ class Sender:
         with self._changed:
             return self._lessee.take()
 
-    def begin_item(self) -> None:
-        """Count an item of a lease, so that the broker sees that this worker is alive."""
-        self._lessee.items += 1
-
     def put_made(self, job: Job, answer: Answer, frames: Sequence[Any] = (), nbytes: int = 0) -> bool:
         """Send what was made of a lease; held until the broker has taken it. False: nobody wants it any more."""
         with self._changed:
@@ -349,6 +345,7 @@ class Sender:
 
     def _beats(self) -> list[Message]:
         beats = [self._outbox.beat(self._blocked)]
+        self._lessee.items = self._bell.items
         leases = self._lessee.beat() if self._outbox.welcomed else None
         return beats if leases is None else [*beats, leases]
 

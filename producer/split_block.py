@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dfserve.producer.foreign import to_arrays
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.builder import BlockBuilder, EncodedBlock
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
@@ -53,16 +54,20 @@ class SplitBlock:
         return self._builder.count
 
     def add(self, output: Any) -> None:
-        """Add an output.
+        """Add an output; Tensors and images in it become arrays.
 
         Raises:
             EncodeError: it can travel in no block; the block is as before.
             BlockOverflow, OutputsDiffer: see there. Neither is an Exception.
         """
-        if not self._builder.add(output) and not (self._loosen() and self._builder.add(output)):
-            raise OutputsDiffer(self._complaint(output))
-        if self._builder.nbytes > self._budget:
-            raise BlockOverflow(self._builder.nbytes)
+        builder = self._builder
+        output = to_arrays(output)
+        if not builder.add(output):
+            if not (self._loosen() and self._builder.add(output)):
+                raise OutputsDiffer(self._complaint(output))
+            builder = self._builder
+        if builder.nbytes > self._budget:
+            raise BlockOverflow(builder.nbytes)
 
     def close(self) -> EncodedBlock:
         """Return the block; at least one output was added."""

@@ -216,14 +216,15 @@ class SplitRunner:
                 self._begin(places, split, outcome, at)
 
     def _bare_pass(self, add: Callable[[Any], object], counts: list[int], split: Split) -> Quarantined | None:
-        """Do what `_pass` does for a source that no operator follows: half of what a small item costs otherwise."""
+        """Do what `_pass` does for a source that no operator follows: a third of what a small item costs otherwise."""
         feed, first = self._feed, split.first
         try:
-            for position, item in feed.items():
-                add(item)
-                counts[position - first] = 1
+            feed.pour(add)
         except Exception as error:  # noqa: BLE001  # whatever the source raises
             return self._failure(error, split.on_error)
+        finally:
+            for position in feed.poured:
+                counts[position - first] = 1
         return None
 
     def _places(self, split: Split) -> list[tuple[int, int]]:

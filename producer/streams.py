@@ -40,7 +40,11 @@ _SEEDS_OF_NUMPY = 0xFFFFFFFF  # np.random.seed() takes 32 bits
 
 
 class ItemStreams:
-    """The generators of one pipeline, in one process."""
+    """The generators of one pipeline, in one process.
+
+    Attributes:
+        needed: there is something to set for each item.
+    """
 
     def __init__(self, seed_globals: bool, undrawn: object = None) -> None:
         """Know none yet.
@@ -60,6 +64,7 @@ class ItemStreams:
         self._borrowers: list[Any] = []
         self._fresh = PhiloxState()
         self._stream = (0, 0, 0)
+        self.needed = False
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -95,6 +100,7 @@ class ItemStreams:
             self._notice()
             stack.callback(_restore, [(rng, rng.get_state()) for rng in self._all()])
             stack.enter_context(made_by(self._make_late))
+            self.needed = bool(self._fixed or self._late.found or self._others.found or self._seed_globals)
             try:
                 yield
             finally:
@@ -106,11 +112,6 @@ class ItemStreams:
             return False
         self._seed_globals = True
         return True
-
-    @property
-    def none(self) -> bool:
-        """Whether there is nothing to set for an item."""
-        return not (self._fixed or self._borrowers or self._late.found or self._others.found or self._seed_globals)
 
     def go_to(self, key: int, index: int, part: int = 0) -> None:
         """Set all generators to the streams of an item.
@@ -144,11 +145,13 @@ class ItemStreams:
         if _asks_again(owner):
             return self._lend(owner)
         rng = PhiloxState(0)
+        self.needed = True
         key, index, part = self._stream
         rng.jump(key, index, part + self._late.number(rng))
         return rng
 
     def _lend(self, augmentor: Any) -> PhiloxState:
+        self.needed = True
         number = len(self._borrowers)
         if number == len(self._pool):
             self._pool.append(PhiloxState(0))

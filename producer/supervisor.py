@@ -22,7 +22,7 @@ from dfserve.client import Connection
 from dfserve.dataflow.base import DataFlow
 from dfserve.producer.board import Board
 from dfserve.producer.send import host_name, introduce
-from dfserve.producer.turns import NOWHERE, Build
+from dfserve.producer.turns import Build
 from dfserve.producer.worker import DONE, KILLED, RAISED, Task, work
 from dfserve.wire.messages import Obituary, ProducerHello
 
@@ -126,7 +126,7 @@ class Supervisor:
             introduce(str(slot.number), name, plan.passes, slot.restarts, eager=len(builds) == 1) for name in builds
         ]
         slot.started, slot.restart_at = time.monotonic(), None
-        self.board.note(slot.number, 0, 0, NOWHERE)
+        self.board.note(slot.number, 0, 0)
         pipelines = list(zip(slot.identities, builds.values(), strict=True))
         task = Task(pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace)
         sys.stdout.flush()

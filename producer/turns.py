@@ -20,7 +20,7 @@ LEAST = 0.5  # seconds to hand over what is held, also if what was being made to
 NOWHERE = -1  # in place of a position
 
 Build = Callable[[], DataFlow]
-Note = Callable[[int, int, int], object]  # is told the number of a pipeline, an epoch and a position
+Note = Callable[[int, int], Callable[[int], object]]  # of a pipeline's number and an epoch: is told positions
 
 
 class Line:
@@ -80,10 +80,10 @@ class Turns:
         lines: the pipelines. With several, their streams take turns at a block each.
         bell: that their senders share.
         grace: seconds to hand over what is held, counted from when the worker was told to stop.
-        note: is told of each item of a lease before it is begun, and of `NOWHERE` after the last one.
+        note: for each lease, returns what is told each item's position before it is begun, and `NOWHERE` at the end.
     """
 
-    def __init__(self, lines: Sequence[Line], bell: Bell, grace: float, note: Note = lambda *_: None) -> None:
+    def __init__(self, lines: Sequence[Line], bell: Bell, grace: float, note: Note = lambda *_: bool) -> None:
         self._lines = lines
         self._bell = bell
         self._grace = grace
@@ -139,13 +139,14 @@ class Turns:
 
     def _make_one(self, number: int, job: Job) -> None:
         line, epoch = self._lines[number], job.lease.epoch
-        sender, note, bell = line.sender, self._note, self._bell
+        sender, bell = line.sender, self._bell
+        note = self._note(number, epoch)
 
         def at(position: int) -> None:
             if job.void or (bell.stopped is not None and time.monotonic() > bell.stopped + self._grace):
                 raise Abandoned
-            sender.begin_item()
-            note(number, epoch, position)
+            bell.items += 1
+            note(position)
 
         limits = sender.limits
         assert limits is not None, "a lease comes after the welcome"
@@ -156,7 +157,7 @@ class Turns:
         else:
             if sender.put_made(job, product.answer, product.frames, product.nbytes):
                 line.outputs += product.outputs
-        note(number, epoch, NOWHERE)  # not if the process is about to end by something that the item raised
+        note(NOWHERE)  # not if the process is about to end by something that the item raised
 
     def _stream(self) -> bool:
         for number in self._from(self._next_stream):

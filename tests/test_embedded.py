@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +121,18 @@ def test_a_trainer_that_is_killed_leaves_no_broker_and_its_address_free(start: S
     assert next_one.wait() == 0, next_one.output
     psutil.wait_procs([process], timeout=30)
     assert not process.is_running()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"binds": [', b'{"binds": [], "config": {}, "metrics_port": null}\n'])
+def test_a_trainer_that_is_killed_while_its_broker_starts_leaves_no_broker_and_no_traceback(said: bytes) -> None:
+    hears, ears = os.pipe()
+    os.close(hears)
+    command = [sys.executable, "-m", "dfserve.broker"]
+    try:
+        done = subprocess.run(command, input=said, stdout=ears, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(ears)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_forked_child_that_outlives_a_killed_trainer_does_not_keep_its_broker(start: Start, tcp_address: str) -> None:

@@ -45,6 +45,7 @@ class Claim(Message):
     claimed: int
     epoch: int
     waited: float  # seconds so far
+    handed: int = 0  # deliveries that were handed out whole
 
 
 @dataclass(frozen=True)

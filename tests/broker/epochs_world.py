@@ -1,4 +1,4 @@
-"""Owns a simulated world around one EpochsJob: workers, ranks, connections that break, a disk that lags, and what must hold.
+"""Owns a simulated world around one EpochsJob: workers, ranks, broken connections, a disk that lags, what must hold.
 
 The broker is the real code. Workers and ranks are small models of what the protocol asks of them. A *step* is a tuple
 such as ``("up", "w0")``; `World.steps` lists those that are possible, `World.faults` those that break something.
@@ -18,9 +18,6 @@ from typing import Any
 
 from dfserve.broker.budget import Budget, charge_of
 from dfserve.broker.epochs_job import EpochsJob
-from dfserve.broker.ledger import Stage
-from dfserve.broker.lessees import Leased
-from dfserve.broker.production import Production
 from dfserve.broker.tally import Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.rows import Rows
@@ -34,7 +31,7 @@ RENAMED = 1 << 35  # numbers from here on are names: of leases and of records on
 FINGERPRINT = "ab" * 8
 
 
-class Broken(AssertionError):  # noqa: N818  # it says what was found
+class Broken(AssertionError):
     """An invariant does not hold."""
 
 
@@ -223,15 +220,14 @@ class SimRank(Peer):
         self.handed: list[tuple[int, int, bool, str]] = []  # epoch, output, padding, datapoint
         self.refused = ""
         self.welcomed = False
-        self.lives = 1 << 20
+        self.lives = -1  # how often it may still connect; below 0: always
         self.report = ""
-        self.open_split: dict[int, tuple[int, int]] = {}  # order of arrival: output -> (split, offset)
 
     # ------------------------------------------------------------------ the connection
 
     def connect(self) -> None:
         self.connected, self.welcomed = True, False
-        self.lives -= 1
+        self.lives -= self.lives > 0
         self.say(self.hello())
 
     def hello(self) -> e.EpochsHello:
@@ -358,7 +354,7 @@ class SimRank(Peer):
         return self.plan.rows.ready(self.total)
 
     def hand_out(self) -> bool:
-        """Take one step: open a block, hand a datapoint out, go on to the next epoch. False: the broker must say more."""
+        """Open a block, hand a datapoint out, or go on to the next epoch. False: the broker must say more."""
         what = self._next()
         if what == "open":
             self._take(self.waiting.pop(0))
@@ -390,10 +386,9 @@ class SimRank(Peer):
         if self.plan.order == "arrival":
             self.passed += message.skip
         for number, datapoint in mine:
-            if self.plan.world == 1 or number // self.plan.stride % self.plan.world == self.rank:
-                if number >= self.begin or self.plan.order == "arrival":
-                    self.ready.append((number, datapoint))
-                    self.open_split[number] = (message.split, message.skip + number - message.start)
+            own = self.plan.world == 1 or number // self.plan.stride % self.plan.world == self.rank
+            if own and (number >= self.begin or self.plan.order == "arrival"):
+                self.ready.append((number, datapoint))
 
     def _hand(self, number: int, datapoint: str, *, padding: bool) -> None:
         self.passed += 1
@@ -448,14 +443,14 @@ class Disk:
     """Records that were handed over, and the last one that would survive a crash."""
 
     def __init__(self) -> None:
-        self.number = RENAMED
+        self.stamp = RENAMED
         self.pending: list[tuple[int, Any]] = []
         self.durable: Any = None
 
     def save(self, record: dict[str, Any]) -> int:
-        self.number += 1
-        self.pending.append((self.number, json.loads(json.dumps(record))))
-        return self.number
+        self.stamp += 1
+        self.pending.append((self.stamp, json.loads(json.dumps(record))))
+        return self.stamp
 
 
 class World:
@@ -529,32 +524,40 @@ class World:
 
     def steps(self) -> list[Step]:
         """List the steps that break nothing."""
-        if self.scenario.quick:
-            for worker in self.workers:
-                if worker.connected and worker.down:
-                    return [("down", worker.name)]
-                if worker.next() is not None:
-                    return [("make", worker.name)]
+        if self.scenario.quick and (first := self._workers_first()):
+            return first
         found: list[Step] = []
         for name, peer in [*self.peers.items(), *self.zombies.items()]:
-            if peer.connected and peer.up:
-                found.append(("up", name))
-            if peer.connected and peer.down:
-                found.append(("down", name))
-            if not peer.connected and not getattr(peer, "refused", "") and getattr(peer, "lives", 1):
-                found.append(("connect", name))
-            if isinstance(peer, SimWorker) and peer.next() is not None:
-                found.append(("make", name))
-            if isinstance(peer, SimWorker) and peer.connected and not peer.up and self._hangs(peer):
-                found.append(("beat", name))
-            if self.scenario.lazy and isinstance(peer, SimRank) and peer.can_hand_out():
-                found.append(("user", name))
+            found += ((kind, name) for kind in self._possible(peer))
         found += [("cut", name) for name, zombie in self.zombies.items() if zombie.connected]
         if self._over:
             found.append(("rerun",))
         if self.disk.pending:
             found.append(("disk",))
         return found
+
+    def _workers_first(self) -> list[Step]:
+        for worker in self.workers:
+            if worker.connected and worker.down:
+                return [("down", worker.name)]
+            if worker.next() is not None:
+                return [("make", worker.name)]
+        return []
+
+    def _possible(self, peer: Any) -> Iterator[str]:
+        if peer.connected and peer.up:
+            yield "up"
+        if peer.connected and peer.down:
+            yield "down"
+        if not peer.connected and not getattr(peer, "refused", "") and getattr(peer, "lives", 1):
+            yield "connect"
+        if isinstance(peer, SimWorker):
+            if peer.next() is not None:
+                yield "make"
+            if peer.connected and not peer.up and self._hangs(peer):
+                yield "beat"
+        elif self.scenario.lazy and peer.can_hand_out():
+            yield "user"
 
     def faults(self) -> list[Step]:
         """List what may break."""
@@ -920,7 +923,9 @@ class World:
 
     def key(self) -> bytes:
         """Return the same for two worlds in which the same can happen."""
-        return digest([self.job, self.disk, self.peers, self.zombies, self.seats, self.left, self.most, self.resumed])
+        return digest(
+            [self.job, self.disk, self.peers, self.zombies, self.seats, self.left, self.most, self.resumed, self.seed]
+        )
 
 
 def _until(handed: list[tuple[int, int, bool, str]], epoch: int, passed: int) -> list[tuple[int, int, bool, str]]:
@@ -939,10 +944,11 @@ def share(sequence: list[str], rows: Rows, rank: int, even: str) -> list[str]:
 
 
 # What says nothing of what can happen: counters, times, what never changes.
-UNSEEN = frozenset(
-    "tally _tally since progress peak reports counts attempts attempt scenario _send _save _draw save number begun items"
-    " _next_lease news source name host pid window lessee report pieces".split()
-)
+UNSEEN = {
+    *("tally", "_tally", "since", "progress", "peak", "reports", "counts", "attempts", "attempt", "scenario", "news"),
+    *("_send", "_save", "_draw", "save", "stamp", "begun", "items", "_next_lease", "name", "host", "pid", "window"),
+    *("lessee", "report", "pieces"),
+}
 
 
 def digest(value: Any) -> bytes:
@@ -955,19 +961,11 @@ def digest(value: Any) -> bytes:
 
 def _walk(value: Any, names: dict[Any, int], parts: list[str], above: set[int]) -> None:
     kind = type(value)
-    if kind is int:
-        parts.append(f"{value}," if value < RENAMED else f"#{names.setdefault(value, len(names))},")
-    elif kind is bytes:
-        parts.append(f"@{names.setdefault(value, len(names))}," if len(value) == 16 else f"{value!r},")
-    elif kind is str:
-        parts.append(f"{value}," if len(value) != 32 else f"@{names.setdefault(bytes.fromhex(value), len(names))},")
+    if kind in (int, bytes, str):
+        parts.append(_named(value, names))
     elif kind is dict:
-        parts.append("{")
-        for key in sorted(value) if value else ():
-            if key not in UNSEEN:
-                _walk(key, names, parts, above)
-                _walk(value[key], names, parts, above)
-        parts.append("}")
+        pairs = ((key, value[key] is None if key == "source" else value[key]) for key in sorted(value))
+        _walk([pair for pair in pairs if pair[0] not in UNSEEN], names, parts, above)
     elif kind in (set, frozenset):
         _walk(sorted(value), names, parts, above)
     elif isinstance(value, Enum):
@@ -979,11 +977,19 @@ def _walk(value: Any, names: dict[Any, int], parts: list[str], above: set[int]) 
         parts.append("]")
     elif hasattr(value, "__dict__") and not callable(value):
         parts.append(kind.__name__)
-        if id(value) in above:
-            return
-        _walk(vars(value), names, parts, above | {id(value)})
+        if id(value) not in above:
+            _walk(vars(value), names, parts, above | {id(value)})
     else:
         parts.append(f"{value},")
+
+
+def _named(value: Any, names: dict[Any, int]) -> str:
+    """Return a number or text, or in place of what was drawn or counted the place where it stood first."""
+    if isinstance(value, str) and len(value) == 32:
+        value = bytes.fromhex(value)
+    if (isinstance(value, bytes) and len(value) == 16) or (isinstance(value, int) and value >= RENAMED):
+        return f"#{names.setdefault(value, len(names))},"
+    return f"{value!r},"
 
 
 class Random:

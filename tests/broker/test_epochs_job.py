@@ -224,3 +224,14 @@ def test_padding_that_was_handed_out_is_not_owed_again() -> None:
     ledger = _ledger(1, 2, even="pad", begin=(1, 2))
     _make(ledger, 1)
     assert ledger.complete
+
+
+def test_a_rank_that_dies_before_it_claims_anything_goes_on_where_the_one_before_it_left() -> None:
+    scenario = w.Scenario(counts=(2, 1), split_size=1, world=1, order="arrival", lazy=True, workers=1)
+    world = w.World(replace(scenario, faults=(("leave", 1), ("resume", 1)), most=2))
+    for kind, until in (("leave", lambda rank: rank.handed), ("resume", lambda rank: rank.generation)):
+        while not until(world.ranks[0]):
+            world.step(world.steps()[0])
+        world.step((kind,))
+    _finish(world)
+    assert [each[3] for each in world.ranks[0].handed] == ["7.0.0.0", "7.0.0.1", "7.0.1.0"]

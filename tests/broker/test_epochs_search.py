@@ -17,6 +17,11 @@ from typing import Any
 
 import pytest
 
+from dfserve.broker.epochs_job import EpochsJob
+from dfserve.broker.ledger import Stage
+from dfserve.broker.lessees import Leased
+from dfserve.broker.production import Production
+
 _PATH = Path(__file__).with_name("epochs_world.py")
 if "epochs_world" not in sys.modules:  # worlds are pickled, so their module needs a name
     _spec = importlib.util.spec_from_file_location("epochs_world", _PATH)
@@ -28,7 +33,7 @@ w: Any = sys.modules["epochs_world"]
 
 STATES = int(os.environ.get("DFSERVE_STATES", "2500"))  # of each small world
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
-FAULTS = "expire suspect cutw die cut crash reload resume leave again".split()
+FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again"]
 
 
 def _once(*kinds: str) -> tuple[tuple[str, int], ...]:
@@ -121,13 +126,13 @@ class Unfenced(w.World):  # type: ignore[misc]
             return
         charge = w.charge_of(production.slot)
         production.budget.take(charge)
-        lessee.leases[message.lease] = w.Leased(message.lease, message.epoch, message.split, charge, 1, self.time)
+        lessee.leases[message.lease] = Leased(message.lease, message.epoch, message.split, charge, 1, self.time)
         split.lease = message.lease
-        split.stage = w.Stage.LEASED
+        split.stage = Stage.LEASED
         production.made(worker.session, message, frames, self.time)
 
 
-class Hasty(w.EpochsJob):  # type: ignore[misc]
+class Hasty(EpochsJob):
     """Confirms before the disk has it."""
 
     def _commit(self) -> None:
@@ -160,7 +165,7 @@ class Unreserved(w.World):  # type: ignore[misc]
         return job
 
 
-class Greedy(w.Production):  # type: ignore[misc]
+class Greedy(Production):
     """Keeps no room for the earliest split."""
 
     def _has_room(self, _ledger: Any, _epoch: int) -> bool:

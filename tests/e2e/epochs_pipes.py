@@ -39,7 +39,7 @@ class Several(ProxyDataFlow):
     def __iter__(self) -> Iterator[list[Any]]:
         for number, array in self.ds:
             for which in range(outputs_of(number)):
-                yield [number, which, np.random.random(), array]  # noqa: NPY002  # the user's way to draw
+                yield [number, which, np.random.random(), array]  # the user's way to draw
 
 
 class Work:
@@ -118,7 +118,7 @@ def train() -> None:
 def checked(step: list[Any]) -> list[list[Any]]:
     """Return what is known of each datapoint of a step, a datapoint or a batch: all but the array, which is checked."""
     number, which, drawn, array = step
-    assert (array.T == number % 256).all(), f"{number} arrived damaged"
+    assert (number % 256 == array.T).all(), f"{number} arrived damaged"
     if np.ndim(number):
         return [list(row) for row in zip(number.tolist(), which.tolist(), drawn.tolist(), strict=True)]
     return [[number, which, drawn]]

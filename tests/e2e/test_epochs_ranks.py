@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 # 53 in every run; DFSERVE_TEST_STEPS=5300 for the size of a day's training.
 KILLED_AT = int(os.environ.get("DFSERVE_TEST_STEPS", "53"))
@@ -17,6 +18,7 @@ N = KILLED_AT * WORLD * BATCH * 3 // 4  # items: the kill comes in the second ep
 OPTIONS: dict[str, Any] = {"order": "strict", "seed": 3, "split_size": 16, "batch_size": BATCH, "on_error": "skip"}
 
 
+@pytest.mark.timeout(120 + KILLED_AT // 4)
 def test_eight_ranks_killed_at_a_step_and_resumed_from_an_earlier_one_see_what_an_unbroken_run_sees(
     rig: Any, tcp_address: str, tmp_path: Path
 ) -> None:

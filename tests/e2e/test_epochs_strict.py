@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 N = 600
-EPOCHS = 2
 
 
 def _run(rig: Any, producers: int, split_size: int, events: dict[int, Callable[[Any], None]] | None = None) -> str:
@@ -17,7 +16,7 @@ def _run(rig: Any, producers: int, split_size: int, events: dict[int, Callable[[
     source, address = rig.hosting(order="strict", seed=7, split_size=split_size)
     fleet = [rig.produce(address, n=N, nbytes=4000) for _ in range(producers)]
     bound = {at: (lambda event=event: event(fleet)) for at, event in (events or {}).items()}
-    rows = [row for _ in range(EPOCHS) for row in rig.read(source, bound)]
+    rows = [*rig.read(source, bound), *rig.read(source)]
     source.close()
     for each in fleet:
         each.kill()

@@ -10,7 +10,6 @@ import psutil
 N = 1500  # items; with 4 KB each they are much more than the broker's budget, so that nobody is ahead of the consumer
 
 
-
 def test_workers_are_killed_again_and_again_and_then_their_whole_daemon(rig: Any) -> None:
     source, address = rig.hosting(split_size=16)
     first = rig.produce(address, workers=3, n=N, nbytes=4000)
@@ -23,7 +22,7 @@ def test_workers_are_killed_again_and_again_and_then_their_whole_daemon(rig: Any
         others.append(rig.produce(address, workers=2, n=N, nbytes=4000))
         first.kill()
 
-    events = {at: kill_one for at in range(100, 900, 100)}
+    events = dict.fromkeys(range(100, 900, 100), kill_one)
     rows = rig.read(source, {**events, 1000: replace_all, 1200: lambda: rig.workers(others[0], 2)[0].kill()})
     assert rig.multiset(rows) == rig.whole(N)
     report = rig.report_of(source, 0)

@@ -44,10 +44,10 @@ def test_where_a_worker_is_is_noted_beside_its_counters() -> None:
     board = Board(2)
     board.write(1, Counters(datapoints=42))
     assert board.place(1) is None
-    board.note(1, 2, 3, 0)
+    board.note(1, 2, 3)(0)
     assert board.place(1) == (2, 3, 0)
-    board.note(1, 0, 2**40, 2**53 - 1)
+    board.note(1, 0, 2**40)(2**53 - 1)
     assert (board.place(0), board.place(1)) == (None, (0, 2**40, 2**53 - 1))
-    board.note(1, 0, 2**40, -1)
+    board.note(1, 0, 2**40)(-1)
     assert board.place(1) is None
     assert board.read(1) == Counters(datapoints=42)

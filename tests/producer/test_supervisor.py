@@ -184,7 +184,7 @@ def test_the_obituary_of_a_worker_says_at_which_item_it_died(
     }
     while broker.hellos["poisoned"].session == sessions["poisoned"]:
         broker.turn()
-    os.kill(pids(program)[-1], signal.SIGKILL)
+    os.kill(broker.hellos["poisoned"].pid, signal.SIGKILL)
     died = {obituary.pipeline: obituary.at for obituary in (broker.hear(m.Obituary, pipeline="") for _ in range(2))}
     assert died == {"harmless": [], "poisoned": []}, "the next one was not at that item"
     program.signal(signal.SIGTERM)

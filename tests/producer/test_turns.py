@@ -71,7 +71,12 @@ class Worker:
         return build
 
     def _run(self) -> None:
-        turns = Turns(self.lines, self.bell, grace=self.grace, note=lambda *place: self.places.append(place))
+        turns = Turns(
+            self.lines,
+            self.bell,
+            grace=self.grace,
+            note=lambda *place: lambda position: self.places.append((*place, position)),
+        )
         try:
             self.drained = turns.run()
         except BaseException as error:  # looked at by the test

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfserve.errors import WireError
+from dfserve.wire import epoch_messages
 from dfserve.wire import messages as m
 
 ROUNDS = 30_000  # fuzzed messages; about 2 s
@@ -60,7 +61,8 @@ def test_a_message_of_every_kind_comes_back_equal(message: m.Message) -> None:
 
 
 def test_every_kind_has_a_code_of_its_own_and_is_in_the_round_trip() -> None:
-    assert len(m.KINDS) == len(m.Message.__subclasses__()) == 20
+    assert len(m.KINDS) == len(m.Message.__subclasses__()) == 40
+    assert epoch_messages.Lease in m.KINDS.values()
     assert all(code == kind.CODE for code, kind in m.KINDS.items())
 
 
@@ -191,7 +193,7 @@ import sys
 import msgpack, msgpack_numpy
 msgpack_numpy.patch()
 from dfserve.errors import WireError
-from dfserve.wire import messages as m
+from dfserve.wire import epoch_messages, messages as m
 body = sys.stdin.buffer.read()
 for kind in m.KINDS.values():
     try:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.wire.plain_block import read_datapoint
 from dfserve.errors import EncodeError, StoreError, WireError
 from dfserve.wire.blocks import BlockBuilder, Datapoint
 from dfserve.wire.limits import Limits
+from dfserve.wire.plain_block import read_datapoint
 
 MAGIC = b"\xc1dfr"  # msgpack never uses the byte 0xC1 and no pickle begins with it
 MAX_BYTES = (1 << 32) - 1  # of a value in LMDB

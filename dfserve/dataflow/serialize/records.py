@@ -13,10 +13,10 @@ from itertools import accumulate, pairwise
 
 from dfserve.dataflow.base import Datapoint
 from dfserve.dataflow.failures import attach_key
-from dfserve.wire.plain_block import read_datapoint
 from dfserve.errors import EncodeError, WireError
 from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.limits import Limits
+from dfserve.wire.plain_block import read_datapoint
 
 # Version 1. No protobuf message begins with "d" (the end of a group), so no tf.train.Example looks like this.
 MAGIC = b"dfr\x01"
