@@ -13,13 +13,14 @@ import click
 
 from benchmarks.environment import environment
 from benchmarks.group import Chosen, Group
+from benchmarks.guarantee.measure import GROUP as GUARANTEE
 from benchmarks.images.measure import GROUP as IMAGES
 from benchmarks.lmdb.measure import GROUP as LMDB
 from benchmarks.network.measure import GROUP as NETWORK
 from benchmarks.transport.measure import GROUP as TRANSPORT
 
 OUT = Path(__file__).resolve().parent / "out"
-GROUPS = {"transport": TRANSPORT, "images": IMAGES, "lmdb": LMDB, "network": NETWORK}
+GROUPS = {"transport": TRANSPORT, "images": IMAGES, "lmdb": LMDB, "network": NETWORK, "guarantee": GUARANTEE}
 CASES = [case for group in GROUPS.values() for case in group.cases]
 SIDES = list(dict.fromkeys(side for group in GROUPS.values() for side in group.sides))
 
@@ -37,7 +38,8 @@ def main(groups: tuple[str, ...], out: Path, **options: Any) -> None:
     """Measure dfserve beside what it replaces, on this machine: all GROUPS, or those that are named.
 
     transport: datapoints over tcp. images: files read and augmented by two processes. lmdb: saving and loading.
-    network: images fetched from a server with latency.
+    network: images fetched from a server with latency. guarantee: epochs beside
+    the stream.
     """
     where = environment()
     click.echo(", ".join(f"{name} {version}" for name, version in where.items()))

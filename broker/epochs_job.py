@@ -67,6 +67,7 @@ class EpochsJob:
         self.reports: dict[int, EpochReport] = {}
         self._send = send
         self._save = save
+        self._writing = 0  # the record that is on its way to the disk; 0: none
         self._draw = draw
         self._members: dict[int, Seat] = {}  # of the generation: a seat may have gone to another since
         self._sessions: dict[int, bytes] = {}  # of the generation, by rank, as the record has them
@@ -340,10 +341,10 @@ class EpochsJob:
 
     def _commit(self) -> None:
         """Hand what was claimed to the disk, and note what waits for it."""
-        if not self._dirty:
-            return
+        if not self._dirty or self._writing:
+            return  # what is dirty goes with the next record, when the one that is being written is on the disk
         self._dirty = False
-        number = 0 if self._save is None else self._save(self.record())
+        number = self._writing = 0 if self._save is None else self._save(self.record())
         for seat in self._members.values():
             if seat.claimed > seat.confirmed or not seat.durable:
                 self._pending.append((number, seat, seat.claimed))
@@ -352,6 +353,8 @@ class EpochsJob:
 
     def saved(self, number: int) -> None:
         """All records up to ``number`` are durable: confirm what they hold."""
+        if self._writing <= number:
+            self._writing = 0
         while self._pending and self._pending[0][0] <= number:
             _, seat, claimed = self._pending.popleft()
             seat.durable = True
@@ -474,7 +477,7 @@ class EpochsJob:
             "generation": self.generation.hex(),
             "plan": self.plan.to_dict(),
             "source": asdict(self.production.source),
-            "epochs": {str(epoch): asdict(ledger.record()) for epoch, ledger in self.epochs.items()},
+            "epochs": {str(epoch): vars(ledger.record()) for epoch, ledger in self.epochs.items()},
             "poisoned": {str(epoch): sorted(positions) for epoch, positions in self.production.poisoned.items()},
             "sessions": {str(rank): session.hex() for rank, session in self._sessions.items()},
             "left": {str(rank): state.to_dict() for rank, state in self._left.items()},

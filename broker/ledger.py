@@ -272,15 +272,28 @@ class Ledger:
         placed = sorted(
             (split.number, split.start, split.outputs, tuple(sorted(split.claimed)))
             for split in self.open.values()
-            if split.outputs >= 0 and (split.stage is not Stage.SETTLED or (self.strict and split.outputs))
+            if split.outputs >= 0 and self._must_be_known(split)
         )
         settled = [split for split in self.open.values() if split.stage is Stage.SETTLED]
         done = [*((max(first, self.low), last) for first, last in self._done if last > self.low)]
         done += [(split.number, split.number + 1) for split in settled]
         total = self.low_start if self.strict else self.total
+        if self._renumbers:
+            total -= sum(split.outputs for split in self.open.values() if split.stage is Stage.PLACED)
         tally = (self.items, self.filtered, self.quarantined)
         skip = tuple((split, count) for split, count in self.skip.items() if split >= self.low)
         return Start(self.low, total, tuple(merged(done)), tuple(placed), self.begin, skip, tally)
+
+    @property
+    def _renumbers(self) -> bool:
+        """Whether numbers that nobody has claimed may become others after a crash: one rank counts what it has."""
+        return not self.strict and self.rows.world == 1
+
+    def _must_be_known(self, split: Split) -> bool:
+        """Whether a split's number cannot be worked out again: some rank counts on it."""
+        if split.stage is Stage.SETTLED:
+            return self.strict and split.outputs > 0
+        return bool(split.claimed) if self.strict or self._renumbers else True
 
     def is_settled(self, number: int) -> bool:
         """Whether every rank has claimed its part of a split."""

@@ -47,7 +47,6 @@ class EpochInbox:
         epoch: that is wanted.
         total, final: how many outputs of the epoch have numbers (in complete rows), and whether that is all.
         report: of the epoch, once it is complete.
-        news: items that were given up.
     """
 
     def __init__(self, identity: e.EpochsHello) -> None:
@@ -60,7 +59,7 @@ class EpochInbox:
         self.total = 0
         self.final = False
         self.reports: dict[int, dict[str, int]] = {}
-        self.news: deque[e.Quarantined] = deque()
+        self._news: deque[tuple[int, e.Quarantined]] = deque()  # and the delivery that came before it
         self._broker = b""
         self._welcomed = False
         self._received = self._claimed = self._confirmed = 0
@@ -138,6 +137,18 @@ class EpochInbox:
         self._opened = arrival.number
         return arrival
 
+    def given_up(self, *, over: bool) -> e.Quarantined | None:
+        """Take the news of an item that was given up: when what came before is opened, or the epoch is ``over``.
+
+        Workers are ahead of this rank, by an epoch even; their failures are told apart from how much it has had.
+        """
+        if not self._news:
+            return None
+        before, message = self._news[0]
+        if message.epoch > self.epoch or not (over or before <= self._opened or not self._waiting):
+            return None
+        return self._news.popleft()[1]
+
     @property
     def has_confirmed(self) -> bool:
         """Whether ``take`` would return something. What an epoch that is over left out is dropped here."""
@@ -159,7 +170,7 @@ class EpochInbox:
         elif isinstance(message, e.Forming):
             self._broker, self._welcomed, self.waiting_for = message.broker, True, message.waiting_for
         elif isinstance(message, e.Quarantined) and message.generation == self.generation:
-            self.news.append(message)
+            self._news.append((self._received, message))
         elif isinstance(message, ConsumerBeat):
             lost = self._welcomed and self.opened is not None and message.sent > self._received
         return [self.hello()] if lost or isinstance(message, Who) else []
@@ -197,6 +208,7 @@ class EpochInbox:
         if not same or message.broker != self._broker:
             self._received = self._claimed = self._confirmed = message.sent
             self._opened = self._handed = 0
+            self._news = deque((0, message) for _, message in self._news)
         self.opened, self._broker, self._welcomed = message, message.broker, True
 
     def _keep(self, kept: Sequence[int]) -> None:

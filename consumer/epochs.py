@@ -257,8 +257,7 @@ class Epochs:
         inbox = self._inbox
         while True:
             self._check_fresh()
-            while inbox.news and inbox.news[0].epoch <= inbox.epoch:  # workers may be an epoch ahead
-                self._fail(inbox.news.popleft())
+            self._hear(handout)
             rows = handout.run(handout.limit(inbox.total, final=inbox.final), most)
             if rows:
                 return rows
@@ -272,6 +271,13 @@ class Epochs:
             else:
                 self._wait(handout)
 
+    def _hear(self, handout: Handout) -> None:
+        """Count the items that were given up before what comes next."""
+        inbox = self._inbox
+        over = inbox.final and handout.over(inbox.total)
+        while (news := inbox.given_up(over=over)) is not None:
+            self._fail(news)
+
     def _check_fresh(self) -> None:
         if self._inbox.fresh:
             raise ConfigError("the group was started again with this rank in it: make a new loader")
@@ -284,8 +290,8 @@ class Epochs:
             return
         frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
         rows = decode_block(frames)
-        self._tally.good(len(rows))
-        handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
+        count = handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
+        self._tally.good(count * handout.plan.world)  # one rank hears of the failures of all
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
         self.errors += 1

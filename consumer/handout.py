@@ -61,13 +61,13 @@ class Handout:
 
     # ------------------------------------------------------------------ in
 
-    def add(self, split: int, start: int, skip: int, datapoints: Sequence[Any], *, padding: bool) -> None:
-        """Add a block that was opened: ``datapoints[skip]`` has the output number ``start``."""
+    def add(self, split: int, start: int, skip: int, datapoints: Sequence[Any], *, padding: bool) -> int:
+        """Add a block that was opened: ``datapoints[skip]`` has the output number ``start``. Returns what is new."""
         mine = datapoints[skip:] if skip else datapoints
         if padding:
             for offset, datapoint in enumerate(mine):
                 self._pads[start + offset] = datapoint
-            return
+            return 0
         self.passed += skip if not self.strict else 0
         spans = self.rows.ranges(self.rank, start, len(mine))
         segments = []
@@ -77,7 +77,11 @@ class Handout:
                 segments.append(Segment(start + first, mine[first : span.stop], 0, split, start - skip, skip, False))
         if segments:
             segments[-1].last = True
+            late = bool(self._ready) and segments[0].first < self._ready[-1].first
             self._ready.extend(segments)
+            if late:  # made again after the broker died, with the number that it had before
+                self._ready = deque(sorted(self._ready, key=lambda segment: segment.first))
+        return sum(len(segment.rows) for segment in segments)
 
     # ------------------------------------------------------------------ out
 

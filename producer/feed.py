@@ -108,17 +108,18 @@ class Feed(DataFlow):
         rest = list(self._rest)
         self._rest.clear()
         self.poured = []
-        number = -1
+        position = index = -1
         item = None
         try:
-            for number, place in enumerate(rest):  # noqa: B007  # where it was when something was raised
+            for position, index in rest:
                 item = None
-                at(place[0])
+                at(position)
                 if streams.needed:
-                    streams.go_to(key, place[1])
-                item = source[place[1]]
+                    streams.go_to(key, index)
+                item = source[index]
                 add(item)
         except BaseException:
+            number = rest.index((position, index))
             self.place, self.item = rest[number], item
             self._rest.extend(rest[number + 1 :])
             self.poured = [position for position, _ in rest[:number]]

@@ -19,6 +19,7 @@ from dfserve.producer.twins import generators_in, twin_over, whole_twin_of
 
 # They say that this worker, or most of the data, is at fault, and not the item: never a reason to leave it out.
 _NOT_THE_ITEM = (ImportError, TooManyErrors)
+CHUNK = 4096  # positions: 250 us for all of them, 40 for the first 10, and the next split is mostly among them
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class SplitRunner:
         self._is_bare = len(self._twins) == 1 and self._feed.is_plain
         self._is_reset = False
         self._epoch: tuple[int, int, bool] | None = None
+        self._chunk: tuple[int, list[int]] = (0, [])  # positions from here on, and their indices
         self.source = Source(
             name=name_of_source(pipeline.source),
             length=self._feed.total,
@@ -235,11 +237,21 @@ class SplitRunner:
             self._order = order.Order(self.source.length, *epoch)
             self._key = order.key_of(split.seed, split.epoch)
             self._epoch = epoch
+            self._chunk = (0, [])
         try:
-            indices = self._order.indices(split.first, split.count)
+            indices = self._indices(split.first, split.count)
         except IndexError as error:
             raise ConfigError(f"a split of positions that are not there: {error}") from error
         return list(enumerate(indices, split.first))
+
+    def _indices(self, first: int, count: int) -> list[int]:
+        """Return the indices of a split's items; they are worked out by the thousand, which takes little longer."""
+        start, known = self._chunk
+        if not start <= first <= first + count <= start + len(known):
+            start = first
+            known = self._order.indices(first, max(count, min(CHUNK, self.source.length - first)))
+            self._chunk = (start, known)
+        return known[first - start : first - start + count]
 
     def _begin(
         self, places: list[tuple[int, int]], split: Split, outcome: Outcome, at: Callable[[int], object]

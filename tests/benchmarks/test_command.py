@@ -26,4 +26,6 @@ def test_cases_and_sides_of_another_group_are_refused(options: tuple[str, ...]) 
 def test_help_names_the_groups() -> None:
     done = benchmarks("--help")
     assert done.returncode == 0
-    assert "[transport|images|lmdb|network]..." in done.stdout.replace("{", "").replace("}", "")  # of several clicks
+    assert "[transport|images|lmdb|network|guarantee]..." in done.stdout.replace("{", "").replace(
+        "}", ""
+    )  # of several clicks

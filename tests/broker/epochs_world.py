@@ -389,6 +389,7 @@ class SimRank(Peer):
             own = self.plan.world == 1 or number // self.plan.stride % self.plan.world == self.rank
             if own and (number >= self.begin or self.plan.order == "arrival"):
                 self.ready.append((number, datapoint))
+        self.ready.sort(key=lambda each: each[0])  # after a crash blocks come again, in any order
 
     def _hand(self, number: int, datapoint: str, *, padding: bool) -> None:
         self.passed += 1

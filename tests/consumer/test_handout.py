@@ -150,3 +150,14 @@ def test_outputs_that_an_earlier_consumer_had_are_left_out(skip: int, expected: 
     assert list(handout.run(None)) == expected
     handout.advance(len(expected))
     assert handout.over(3)
+
+
+def test_a_block_that_comes_after_a_later_one_is_not_held_up_by_it() -> None:
+    plan = plan_of("arrival", 2, 2, "drop")
+    handout = Handout(plan, 0, state_of(plan, 12), 0)
+    handout.add(2, 8, 0, range(8, 11), padding=False)
+    handout.add(1, 4, 0, range(4, 8), padding=False)
+    limit = handout.limit(11, final=True)
+    assert list(handout.run(limit)) == [4, 5]
+    handout.advance(2)
+    assert handout.run(limit) == ()

@@ -1,0 +1,1 @@
+"""Owns the benchmarks of what the guarantees of epochs mode cost."""
