@@ -137,6 +137,7 @@ class Ledger:
         self._tail: list[Split] = []  # placed in the last, incomplete row
         self._ended = False
         self._settled = 0  # splits in `open` that are
+        self._leased: list[int] = []  # a heap of those that were leased, and of some that are not any more
         self._passed: set[int] = set()  # ranks that have gone on to the next epoch
         self.freed: list[Made] = []  # whose bytes are not needed any more; whoever counts them empties it
         for number, first, outputs, claimed in start.placed:
@@ -158,13 +159,16 @@ class Ledger:
         split = self.open.setdefault(number, Split(number))
         split.stage, split.lease = Stage.LEASED, lease
         split.attempts += 1
+        heapq.heappush(self._leased, number)
         return split
 
     def earliest(self) -> int | None:
         """Return the earliest split that is neither ready nor further: the one that must always have room."""
-        leased = [split.number for split in self.open.values() if split.stage is Stage.LEASED]
+        leased = self._leased
+        while leased and ((split := self.open.get(leased[0])) is None or split.stage is not Stage.LEASED):
+            heapq.heappop(leased)
         pending = self._earliest_pending(bounded=False)
-        return min(leased if pending is None else [*leased, pending], default=None)
+        return min(leased[0], pending) if leased and pending is not None else leased[0] if leased else pending
 
     @property
     def may_lease(self) -> bool:
