@@ -222,6 +222,7 @@ class EpochsJob:
         self._close_generation()
         self.generation = self.production.generation = self._draw(16)
         self.plan = self.production.plan = plan
+        self.production.poison.begin(source.items, plan.seed, plan.shuffle)
         self.production.expect(source.item_bytes * plan.split_size)
         self.production.on_error = seats[0].on_error
         self.production.entered = epoch
@@ -283,7 +284,6 @@ class EpochsJob:
         if len(self.epochs) == OPEN_EPOCHS and left and (self.epochs[first].complete or wanted > last):
             self._report(first, self.epochs[first])
             self.production.forget(first)
-            self.production.poisoned.pop(first, None)
             del self.reports[first]
             self._dirty = True
         if len(self.epochs) < OPEN_EPOCHS and (wanted > last or self.epochs[last].all_leased):
@@ -478,7 +478,7 @@ class EpochsJob:
             "plan": self.plan.to_dict(),
             "source": asdict(self.production.source),
             "epochs": {str(epoch): vars(ledger.record()) for epoch, ledger in self.epochs.items()},
-            "poisoned": {str(epoch): sorted(positions) for epoch, positions in self.production.poisoned.items()},
+            "poisoned": sorted(self.production.poison.items),
             "sessions": {str(rank): session.hex() for rank, session in self._sessions.items()},
             "left": {str(rank): state.to_dict() for rank, state in self._left.items()},
         }
@@ -488,8 +488,8 @@ class EpochsJob:
         self.plan = self.production.plan = Plan(**record["plan"])
         self.generation = self.production.generation = bytes.fromhex(record["generation"])
         self.production.source = e.Source(**record["source"])
-        for epoch, positions in record["poisoned"].items():
-            self.production.poisoned[int(epoch)] = set(positions)
+        plan, items = self.plan, self.production.source.items
+        self.production.poison.begin(items, plan.seed, plan.shuffle, record["poisoned"])
         for epoch, fields in record["epochs"].items():
             self._open_epoch(int(epoch), restored(fields))
         self._sessions = {int(rank): bytes.fromhex(session) for rank, session in record["sessions"].items()}

@@ -9,7 +9,6 @@ from dfserve.wire.epoch_messages import Source
 
 AHEAD_BYTES = 16 << 20  # that one worker may have been leased: what it makes while a receipt is on its way
 AHEAD_LEAST, AHEAD_MOST = 2, 16  # leases of one worker, whatever their bytes
-STRIKES = 3  # deaths of workers at one item, after which it is given up
 
 
 @dataclass(eq=False)
@@ -77,7 +76,6 @@ class Lessees:
 
     def __init__(self) -> None:
         self.workers: dict[bytes, Lessee] = {}
-        self.strikes: dict[tuple[int, int], int] = {}  # deaths by (epoch, position)
 
     def idlest(self, slot: int) -> Lessee | None:
         """Return the worker with the fewest leases among those that may have one more."""
@@ -87,9 +85,3 @@ class Lessees:
     def out(self) -> Iterator[tuple[Lessee, Leased]]:
         """Iterate over the leases that are out."""
         return ((worker, leased) for worker in self.workers.values() for leased in worker.leases.values())
-
-    def strike(self, epoch: int, position: int) -> bool:
-        """Count a death at an item; tells whether it is to be given up."""
-        key = (epoch, position)
-        self.strikes[key] = self.strikes.get(key, 0) + 1
-        return self.strikes[key] == STRIKES

@@ -15,6 +15,7 @@ from typing import Any
 from dfserve.broker.budget import Budget, charge_of
 from dfserve.broker.ledger import Ledger, Made, NotRepeatableError
 from dfserve.broker.lessees import Leased, Lessee, Lessees
+from dfserve.broker.poison import Poison
 from dfserve.broker.tally import Tally
 from dfserve.epochs.plan import Plan
 from dfserve.errors import WireError
@@ -51,7 +52,7 @@ class Production:
         self.plan: Plan | None = None
         self.on_error = "raise"
         self.entered = 0  # the last epoch that a rank may have seen something of
-        self.poisoned: dict[int, set[int]] = {}  # positions by epoch
+        self.poison = Poison()
         self.news: list[e.Quarantined] = []
         self.counts: dict[int, dict[str, int]] = {}  # by epoch: expired, redelivered, fenced
         self._send = send
@@ -82,8 +83,8 @@ class Production:
             return
         for leased in list(worker.leases.values()):
             self._take_back(worker, leased)
-        if len(at) == 2 and at[0] in self.open_epochs and self.lessees.strike(at[0], at[1]):
-            self._poison(worker, at[0], at[1])
+        if len(at) == 2 and at[0] in self.open_epochs and (index := self.poison.strike(*at)) is not None:
+            self._give_up(worker, at[0], index)
 
     def describe(self, session: bytes, source: e.Source) -> str:
         """Take in what a worker says of its source. Returns why it cannot take part, or ""."""
@@ -150,7 +151,7 @@ class Production:
         self._next_lease += 1
         charge = self._charge()
         first, count = self.plan.span(split.number, self.source.items)
-        skip = tuple(sorted(p for p in self.poisoned.get(epoch, ()) if first <= p < first + count))
+        skip = self.poison.within(epoch, first, count)
         self.budget.take(charge)
         if not worker.leases:
             worker.progress = now
@@ -389,9 +390,7 @@ class Production:
         for ledger in self.open_epochs.values():
             self.budget.give_back(sum(made.nbytes for made in (*ledger.freed, *ledger.held())))
         self.open_epochs.clear()
-        self.poisoned.clear()
         self.counts.clear()
-        self.lessees.strikes.clear()
 
     def _take_back(self, worker: Lessee, leased: Leased, *, count: bool = True) -> None:
         worker.leases.pop(leased.number, None)
@@ -406,10 +405,9 @@ class Production:
         counts = self.counts.setdefault(epoch, {})
         counts[what] = counts.get(what, 0) + 1
 
-    def _poison(self, worker: Lessee, epoch: int, position: int) -> None:
-        self.poisoned.setdefault(epoch, set()).add(position)
+    def _give_up(self, worker: Lessee, epoch: int, index: int) -> None:
         self.tally.quarantined += 1
-        key = f"position {position} of epoch {epoch}"
+        key = f"item {index}"
         log.error("%s killed its worker three times and is given up", key)
         text = "three workers died while they made this item"
         self.news.append(e.Quarantined(self.generation, epoch, key, "WorkerLost", text, "", worker.host, worker.name))

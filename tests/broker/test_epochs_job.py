@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dfserve.broker.ledger import Ledger, Made, Stage, Start
+from dfserve.broker.poison import STRIKES
 from dfserve.epochs.rows import Rows
 from dfserve.errors import WireError
 from dfserve.wire import epoch_messages as e
@@ -172,7 +173,8 @@ def test_an_item_that_was_given_up_after_its_lease_is_counted_as_what_it_was() -
     world = w.World(w.Scenario(counts=(1, 1), workers=1, world=1))
     while not world.workers[0].todo:
         world.step(world.steps()[0])
-    world.job.production.poisoned[0] = {0}
+    for _ in range(STRIKES):
+        world.job.production.poison.strike(0, 0)
     _finish(world)
     assert json.loads(world.ranks[0].report or "{}").get("delivered", 2) == 2
 

@@ -198,6 +198,30 @@ def test_another_runs_position_is_refused_with_the_field(broker: LocalBroker) ->
                 next(iter(remote))
 
 
+def test_another_stride_in_the_middle_of_a_row_is_refused(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)):
+        with loader(broker, order="strict", stride=4) as remote:
+            rows = iter(remote)
+            next(rows)
+            state = remote.state_dict()
+        assert (state["row"], state["taken"]) == (0, 1)
+        with loader(broker, order="strict", stride=2, group="again") as remote:
+            remote.load_state_dict(state)
+            with pytest.raises(ConfigError, match="works between rows; this checkpoint is 1 datapoints into one"):
+                next(iter(remote))
+
+
+def test_a_producer_with_another_source_is_left_out(broker: LocalBroker, caplog: pytest.LogCaptureFixture) -> None:
+    with broker.serving(numbers(40)), loader(broker) as remote:
+        rows = iter(remote)
+        seen = [next(rows)[0]]
+        with broker.serving(numbers(41)):
+            seen += firsts(rows)
+            assert sorted(seen) == list(range(40))
+            assert sorted(firsts(remote)) == list(range(40))
+    assert "its source DataFromList has items 41, and that of other workers 40" in caplog.text
+
+
 def test_there_is_no_position_before_the_first_iteration(broker: LocalBroker) -> None:
     with loader(broker) as remote, pytest.raises(ConfigError, match="before the first iteration"):
         remote.state_dict()
