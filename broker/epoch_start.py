@@ -87,7 +87,7 @@ def _from_state(plan: Plan, state: State, source: Source) -> tuple[Plan, int, St
             _refuse("a checkpoint in the order of arrival is one rank's: use order='strict' with several")
         done = [(first, last) for first, last in state.done]
         low = done[0][1] if done and done[0][0] == 0 else 0
-        return plan, state.epoch, Start(low, done=tuple(done), skip=() if state.open is None else (state.open,))
+        return plan, state.epoch, Start(low, done=tuple(done), skip=state.open)
     rows = plan.rows
     base = 0
     begin = tuple(state.row * rows.size + rank * rows.stride + state.taken for rank in range(plan.world))

@@ -235,8 +235,8 @@ class Epochs:
             row = max(0, where["begin"] - self._inbox.identity.rank * plan.stride)
             row, taken = divmod(row, plan.rows.size) if where["begin"] else (0, 0)
             return replace(state, split=where["split"], start=where["start"], row=row, taken=taken)
-        skips = [tuple(each) for each in where["skip"]]
-        return replace(state, done=tuple(map(tuple, where["done"])), open=skips[0] if skips else None)
+        done, begun = ([(int(a), int(b)) for a, b in where[key]] for key in ("done", "skip"))
+        return replace(state, done=tuple(done), open=tuple(sorted(begun)))
 
     def _end(self) -> None:
         """The epoch is over: the next loop is the next one."""
@@ -246,7 +246,7 @@ class Epochs:
         self._touched = False
         epoch = self._inbox.epoch + 1
         self._inbox.want(epoch)
-        self._state = replace(self._state, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=None)
+        self._state = replace(self._state, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=())
         self._handout = Handout(self._plan(), self._inbox.identity.rank, self._state, 0)
         if self._session is not None:
             self._session.connection.send(self._inbox.beat(self._meter.total))

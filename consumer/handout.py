@@ -52,7 +52,7 @@ class Handout:
         self._ready: deque[Segment] = deque()
         self._pads: dict[int, Any] = {}  # by output number: what completes the last row
         self._done: list[tuple[int, int]] = list(state.done)
-        self._open: tuple[int, int] | None = state.open
+        self._open: dict[int, int] = dict(state.open)  # by split: how many outputs of it were handed out
 
     def _own_below(self, number: int) -> int:
         """Count the rank's outputs below a number."""
@@ -128,9 +128,9 @@ class Handout:
             self._row_anchor = (segment.split, segment.start)
         elif not self.strict and over and segment.last:
             self._done = merged([*self._done, (segment.split, segment.split + 1)])
-            self._open = None
+            self._open.pop(segment.split, None)
         elif not self.strict:
-            self._open = (segment.split, segment.first - segment.start)
+            self._open[segment.split] = segment.first - segment.start
 
     def padding(self, total: int) -> Any:
         """Return the next datapoint that completes the last row, whose block is here."""
@@ -159,4 +159,4 @@ class Handout:
             row, taken = divmod(self.passed, self.rows.stride)
             split, start = self._row_anchor
             return replace(self._state, row=row, taken=taken, split=split, start=start)
-        return replace(self._state, done=tuple(self._done), open=self._open)
+        return replace(self._state, done=tuple(self._done), open=tuple(sorted(self._open.items())))

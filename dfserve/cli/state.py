@@ -125,8 +125,7 @@ def _progress(state: State) -> str:
     items = sum(last * state.split_size - first * state.split_size for first, last in state.done)
     if state.done and state.done[-1][1] == state.splits:
         items -= state.splits * state.split_size - state.n  # the last split has fewer
-    if state.open is not None:
-        items += min(state.open[1], state.items_of(state.open[0]))
+    items += sum(min(handed, state.items_of(split)) for split, handed in state.open)
     return f"{items} of {state.n} items handed out, {_percent(items, state.n)}"
 
 
@@ -163,4 +162,4 @@ def _arrival_position(state: State) -> str:
     done = sum(last - first for first, last in state.done)
     ranges = len(state.done)
     text = f"{done} of {state.splits} splits ({_percent(done, state.splits)}), in {ranges} ranges"
-    return text if state.open is None else f"{text}; {state.open[1]} datapoints of split {state.open[0]}"
+    return "; ".join([text, *(f"{handed} datapoints of split {split}" for split, handed in state.open)])

@@ -34,8 +34,8 @@ def skip(state: State, items: int) -> tuple[State, int]:
 
     To leave out a range of data, as after a spike of the loss. In strict order whole rows are passed over, as many as
     ``items`` outputs need: if a pipeline does not make one output of each item, these are not as many items. In order
-    of arrival it is the rest of a split that is open, then the first whole splits that are not done; the rest of the
-    open one counts as if each item made one output.
+    of arrival it is the rest of what is open, then the first whole splits that are not done; the rest of the
+    open ones counts as if each item made one output.
 
     Raises:
         ConfigError: ``items`` is below 1, or more than the epoch has left.
@@ -54,8 +54,7 @@ def skip(state: State, items: int) -> tuple[State, int]:
 def _skip_splits(state: State, items: int) -> tuple[State, int]:
     done = list(state.done)
     skipped = 0
-    if state.open is not None:
-        split, handed = state.open
+    for split, handed in state.open:
         skipped += max(0, state.items_of(split) - handed)
         done = _joined([*done, (split, split + 1)])
     for first, last in _gaps(done, state.splits):
@@ -66,7 +65,7 @@ def _skip_splits(state: State, items: int) -> tuple[State, int]:
         skipped += (wanted - 1) * state.split_size + state.items_of(first + wanted - 1)
     if skipped < items:
         raise _beyond(items, skipped, state)
-    return replace(state, done=tuple(_joined(done)), open=None), skipped
+    return replace(state, done=tuple(_joined(done)), open=()), skipped
 
 
 def _gaps(done: list[tuple[int, int]], splits: int) -> list[tuple[int, int]]:

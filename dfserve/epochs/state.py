@@ -59,7 +59,8 @@ class State:
         taken: strict order: datapoints of its stride in the next row that a rank has handed out.
         done: order of arrival: the splits that are handed out completely: ranges (first, last + 1), ascending, with
             gaps between them.
-        open: order of arrival: the split that is handed out in part, and how many of its outputs are.
+        open: order of arrival: the splits that are handed out in part, ascending, and how many outputs of each are.
+            That is the present one, and those that an earlier loader had begun and whose rest has not come yet.
     """
 
     version: int
@@ -80,7 +81,7 @@ class State:
     row: int = 0
     taken: int = 0
     done: tuple[tuple[int, int], ...] = ()
-    open: tuple[int, int] | None = None
+    open: tuple[tuple[int, int], ...] = ()
 
     @property
     def splits(self) -> int:
@@ -101,7 +102,7 @@ class State:
         plain: dict[str, Any] = {name: getattr(self, name) for name in _names(self.order)}
         if self.order == "arrival":
             plain["done"] = [list(pair) for pair in self.done]
-            plain["open"] = None if self.open is None else list(self.open)
+            plain["open"] = [list(pair) for pair in self.open]
         return plain
 
     @classmethod
@@ -114,9 +115,7 @@ class State:
         _check_fields(state)
         for name, value in state.items():
             _check_type(name, value)
-        pairs = {"done": tuple(map(tuple, state.get("done", ())))}
-        if state.get("open") is not None:
-            pairs["open"] = tuple(state["open"])
+        pairs = {name: tuple(map(tuple, state.get(name, ()))) for name in _ARRIVAL}
         made = cls(**{**state, **pairs})
         _check_plan(made)
         (_check_strict if made.order == "strict" else _check_arrival)(made)
@@ -182,8 +181,8 @@ def _check_type(name: str, value: Any) -> None:
         raise _wrong(name, value, "drop, pad or nothing")
     elif name == "done" and not (isinstance(value, (list, tuple)) and all(map(_is_pair, value))):
         raise _wrong(name, value, "a list of pairs [first split, last split + 1]")
-    elif name == "open" and value is not None and not _is_pair(value):
-        raise _wrong(name, value, "nothing, or a pair [split, outputs handed out of it]")
+    elif name == "open" and not (isinstance(value, (list, tuple)) and all(map(_is_pair, value))):
+        raise _wrong(name, value, "a list of pairs [split, outputs handed out of it]")
 
 
 def _is_pair(value: Any) -> bool:
@@ -206,8 +205,8 @@ def _check_strict(state: State) -> None:
         raise _wrong("split", state.split, f"at most {state.splits}, for there are no more splits in the epoch")
     if state.taken >= state.stride:
         raise _wrong("taken", state.taken, f"below stride={state.stride}, for then the row is complete")
-    if state.split == 0 and state.start:
-        raise _wrong("start", state.start, "0 in the first split")
+    if state.split == 0 and state.start > 0:
+        raise _wrong("start", state.start, "at most 0 in the first split")
     handed = state.row * state.row_size + state.taken
     if state.start > handed:
         raise _wrong("start", state.start, f"at most {handed}, which row={state.row} and taken={state.taken} are at")
@@ -220,11 +219,13 @@ def _check_arrival(state: State) -> None:
             wanted = f"ascending, with gaps between them, none empty, and within 0 to {state.splits}"
             raise _wrong("done", [first, last], f"made of ranges that are {wanted}")
         end = last
-    if state.open is None:
-        return
-    split = state.open[0]
-    if split >= state.splits or any(first <= split < last for first, last in state.done):
-        raise _wrong("open", list(state.open), f"a split below {state.splits} that is not done")
+    end = -1
+    for split, handed in state.open:
+        if split >= state.splits or any(first <= split < last for first, last in state.done):
+            raise _wrong("open", [split, handed], f"made of splits below {state.splits} that are not done")
+        if split <= end:
+            raise _wrong("open", [split, handed], "made of splits in ascending order, each once")
+        end = split
 
 
 def _wrong(name: str, value: Any, wanted: str) -> ConfigError:

@@ -418,8 +418,7 @@ class SimRank(Peer):
             had = Counter(self.split_of(each[3]) for each in self.handed if each[0] == epoch)
             full = {split for split, count in had.items() if count == len(scenario.outputs(split, epoch))}
             part = [(split, count) for split, count in had.items() if split not in full]
-            position = {"done": ranges(full), "open": part[0] if part else None}
-            assert len(part) < 2
+            position = {"done": ranges(full), "open": tuple(sorted(part))}
         return State(
             1, "p", FINGERPRINT, len(scenario.counts), plan.seed, False, plan.order, plan.split_size, plan.world,
             plan.stride, plan.even or None, 0, epoch, **position,

@@ -23,7 +23,7 @@ STRICT = State(
 )  # fmt: skip
 ARRIVAL = replace(
     STRICT, order="arrival", world=1, even=None, split=0, start=0, row=0, taken=0, batch=0, done=((0, 3), (124, 125)),
-    open=(4, 5),
+    open=((4, 5),),
 )  # fmt: skip
 
 Write = Callable[[Any], Path]
@@ -85,7 +85,7 @@ def test_a_position_in_order_of_arrival_is_shown_in_splits(saved: Write) -> None
 
 
 def test_an_empty_source_is_shown_too(saved: Write) -> None:
-    assert "100.0%" in output("show", saved(replace(ARRIVAL, n=0, done=(), open=None).to_dict()))
+    assert "100.0%" in output("show", saved(replace(ARRIVAL, n=0, done=(), open=()).to_dict()))
 
 
 def test_a_state_is_found_wherever_it_is_and_under_operators(saved: Write) -> None:

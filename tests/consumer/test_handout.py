@@ -110,9 +110,9 @@ def test_a_position_in_the_order_of_arrival_names_what_is_done_and_what_is_open(
     assert handed_out(handout, blocks, start, most) == list(range(most))
     state = State.from_dict(handout.state().to_dict())
     done = {split for first, last in state.done for split in range(first, last)}
-    count = sum(outputs[split] for split in done) + (0 if state.open is None else state.open[1])
+    count = sum(outputs[split] for split in done) + sum(handed for _, handed in state.open)
     assert count == most
-    assert state.open is None or 0 < state.open[1] < outputs[state.open[0]]
+    assert all(0 < handed < outputs[split] for split, handed in state.open)
 
 
 @given(st.integers(1, 40), st.integers(2, 4), st.integers(1, 5))
@@ -161,3 +161,20 @@ def test_a_block_that_comes_after_a_later_one_is_not_held_up_by_it() -> None:
     assert list(handout.run(limit)) == [4, 5]
     handout.advance(2)
     assert handout.run(limit) == ()
+
+
+def test_what_an_earlier_loader_had_begun_stays_begun_until_its_rest_has_come() -> None:
+    plan = plan_of("arrival")
+    begun = replace(state_of(plan, 12), open=((1, 3),))
+    handout = Handout(plan, 0, begun, 0)
+    handout.add(0, 0, 0, range(4), padding=False)
+    handout.advance(len(handout.run(None, 2)))
+    assert handout.state().open == ((0, 2), (1, 3))
+    handout.advance(len(handout.run(None)))
+    assert (handout.state().done, handout.state().open) == (((0, 1),), ((1, 3),))
+    handout.add(1, 7, 3, range(5), padding=False)
+    assert list(handout.run(None)) == [3, 4]
+    handout.advance(1)
+    assert handout.state().open == ((1, 4),)
+    handout.advance(len(handout.run(None)))
+    assert (handout.state().done, handout.state().open) == (((0, 2),), ())

@@ -35,6 +35,19 @@ class Numbers(DataFlow):
             yield [number, np.full(self.nbytes, number % 256, dtype=np.uint8)]
 
 
+class Asleep(DataFlow):
+    """Says so, and sleeps, whatever signals come."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        print("asleep", flush=True)
+        time.sleep(3600)
+        yield []
+
+
+def asleep() -> Asleep:
+    return Asleep()
+
+
 def numbers(start: int = 0, count: int = 100, nbytes: int = 1000, pause: float = 0.0, fail_at: int = -1) -> Numbers:
     return Numbers(start, count, nbytes, pause, fail_at)
 

@@ -367,7 +367,9 @@ def test_sigterm_drains_a_producer(
 def test_a_producer_whose_pipeline_ignores_sigterm_is_killed_by_the_second_signal(
     dfserve: Start, tcp_address: str, until: Callable[..., Any]
 ) -> None:
-    producer = _produce(dfserve, tcp_address, "--grace", "10m", passes=0, pause=3600)
+    _broker(dfserve, tcp_address)
+    producer = dfserve("produce", "pipes:asleep", "--to", tcp_address, "--grace", "10m")
+    producer.wait_until_said("asleep")
     worker = until(lambda: producer.children(), "the worker")[0]
     producer.signal(signal.SIGTERM)
     producer.wait_until_said("stopping")

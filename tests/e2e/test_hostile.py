@@ -394,7 +394,7 @@ LATER = """
 import sys
 from dfserve.wire import messages as m
 m.VERSION += 1
-m._HEADERS = {kind: m.MAGIC + bytes([m.VERSION, kind.CODE]) for kind in m._HEADERS}
+m._header.cache_clear()
 import dfserve, pipes
 if sys.argv[2] == "producer":
     dfserve.send_dataflow_zmq(pipes.numbers(), sys.argv[1], passes=1)

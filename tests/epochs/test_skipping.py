@@ -59,11 +59,11 @@ def test_no_more_is_skipped_than_the_epoch_has_left(state: State) -> None:
 
 
 def test_the_rest_of_an_open_split_goes_first() -> None:
-    opened = replace(ARRIVAL, done=((0, 3), (5, 9)), open=(4, 5))
-    assert skip(opened, 3) == (replace(opened, done=((0, 3), (4, 9)), open=None), 3)
-    assert skip(opened, 4) == (replace(opened, done=((0, 9),), open=None), 11)
+    opened = replace(ARRIVAL, done=((0, 3), (5, 9)), open=((4, 5),))
+    assert skip(opened, 3) == (replace(opened, done=((0, 3), (4, 9)), open=()), 3)
+    assert skip(opened, 4) == (replace(opened, done=((0, 9),), open=()), 11)
     # A split that made more outputs than it has items has nothing left to count.
-    assert skip(replace(opened, open=(4, 50)), 8) == (replace(opened, done=((0, 9),), open=None), 8)
+    assert skip(replace(opened, open=((4, 50),)), 8) == (replace(opened, done=((0, 9),), open=()), 8)
 
 
 @given(st.integers(1, 200), st.integers(1, 30), st.data())

@@ -18,7 +18,7 @@ STRICT = State(
     stride=32, even="drop", batch=32, epoch=3, split=20, start=150, row=2, taken=24,
 )  # fmt: skip
 ARRIVAL = replace(
-    STRICT, order="arrival", world=1, even=None, split=0, start=0, row=0, taken=0, done=((0, 3), (5, 9)), open=(4, 5)
+    STRICT, order="arrival", world=1, even=None, split=0, start=0, row=0, taken=0, done=((0, 3), (5, 9)), open=((4, 5),)
 )
 
 
@@ -49,8 +49,9 @@ def states(draw: st.DrawFn) -> State:
         return replace(plan, split=split, start=start, row=row, taken=taken)
     over = draw(st.lists(st.booleans(), min_size=plan.splits, max_size=plan.splits))
     undone = [split for split, is_over in enumerate(over) if not is_over]
-    opened = (draw(st.sampled_from(undone)), draw(st.integers(0, 99))) if undone and draw(st.booleans()) else None
-    return replace(plan, done=tuple(ranges_of(over)), open=opened)
+    opened = sorted(draw(st.sets(st.sampled_from(undone), max_size=3))) if undone else []
+    pairs = tuple((split, draw(st.integers(0, 99))) for split in opened)
+    return replace(plan, done=tuple(ranges_of(over)), open=pairs)
 
 
 def ranges_of(over: list[bool]) -> list[tuple[int, int]]:
@@ -72,7 +73,7 @@ def test_it_is_a_few_hundred_bytes_with_the_position_of_its_own_order_only() -> 
     assert len(json.dumps(STRICT.to_dict())) < 400
     assert STRICT.to_dict().keys() == {*PLAN, "version", "epoch", "split", "start", "row", "taken"}
     assert ARRIVAL.to_dict().keys() == {*PLAN, "version", "epoch", "done", "open"}
-    assert (ARRIVAL.to_dict()["done"], ARRIVAL.to_dict()["open"]) == ([[0, 3], [5, 9]], [4, 5])
+    assert (ARRIVAL.to_dict()["done"], ARRIVAL.to_dict()["open"]) == ([[0, 3], [5, 9]], [[4, 5]])
 
 
 @pytest.mark.parametrize(
@@ -131,11 +132,14 @@ def test_a_field_that_cannot_be_is_refused_by_its_name(field: str, value: object
         ("done", [[0, 1, 2]]),
         ("done", [0, 3]),
         ("done", [[0, 3.0]]),
-        ("open", [125, 0]),
-        ("open", [6, 1]),
-        ("open", [4]),
+        ("open", [[125, 0]]),
+        ("open", [[6, 1]]),
+        ("open", [[4, 1], [3, 1]]),
+        ("open", [[4, 1], [4, 2]]),
+        ("open", [[4]]),
+        ("open", [4, 1]),
         ("open", 4),
-        ("open", [4, -1]),
+        ("open", [[4, -1]]),
         ("world", 2),
     ],
 )
