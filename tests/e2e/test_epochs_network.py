@@ -75,8 +75,8 @@ def test_a_machine_cut_off_past_its_leases_comes_back_and_its_blocks_are_fenced(
 ) -> None:
     rig.broker(f"tcp://{HOST}:{free_port}", "--insecure", "--liveness", "1m", "--metrics-port", str(metrics_port))
     address = f"tcp://{HOST}:{free_port}"
-    rig.produce(address, n=N, nbytes=4000, pause=0.001)
-    rig.produce(address, n=N, nbytes=4000, pause=0.001, within=guest)
+    rig.produce(address, n=N, nbytes=4000, pause=0.004)
+    rig.produce(address, n=N, nbytes=4000, pause=0.004, within=guest)
     source = rig.consumer(address, split_size=16)
 
     def cut() -> None:
