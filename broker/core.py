@@ -406,6 +406,7 @@ class Core:
         connection = self.routes.pop(peer.session, None)
         if connection is not None:
             self.peers.pop(connection, None)
+            self._asked.pop(connection, None)  # what it says next is answered at once: so it knows that this was read
 
     def _on_worker_message(self, peer: Peer, message: WorkerMessage, frames: Sequence[Any]) -> None:
         refusal = self.epochs.heard(peer.pipeline, _worker(peer).session, message, frames, self.now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from dfserve.wire.recycler import Recycler
 log = logging.getLogger("dfserve.consumer")
 
 TAKEN_PATIENCE = 15.0  # seconds for a process that was this rank to disappear: longer than the broker's liveness
-RETRY = 1.0  # seconds between attempts meanwhile
+PARTING = 1.0  # seconds that close() waits for a broker to have read where this rank stands
 
 
 class Epochs:
@@ -155,6 +156,18 @@ class Epochs:
         usable = self._state is not None and not (self._state.order == "arrival" and self._state.world > 1)
         state = json.dumps(self._state.to_dict()) if usable and self._state is not None else ""
         return e.Farewell(self._inbox.generation, state)
+
+    def await_parting(self, session: Session) -> None:
+        """Wait until the broker has read the goodbye, but not for long: from then on it asks who this is."""
+        session.connection.send(e.Claim(self._inbox.generation, 0, 0, 0.0))
+        deadline = time.monotonic() + PARTING
+        while (left := deadline - time.monotonic()) > 0:
+            if not session.connection.socket.poll(int(1000 * left) + 1):
+                break
+            with contextlib.suppress(WireError):
+                while (received := session.connection.receive()) is not None:
+                    if isinstance(received[0], m.Who):
+                        return
 
     def close(self) -> None:
         """Forget the session, which is closed by whoever closes it."""

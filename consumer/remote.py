@@ -310,6 +310,8 @@ class RemoteDataZMQ(DataFlow):
         if source is not None:
             if source.pid == os.getpid():
                 source.connection.send(self._stream.farewell() if self._epochs is None else self._epochs.farewell())
+                if self._epochs is not None and source.broker is None:
+                    self._epochs.await_parting(source)
             source.close()
         self._stream.close()
         if self._epochs is not None:
