@@ -323,12 +323,9 @@ class Core:
             if peer.worker is not None and peer.stream is not (wanted := self._wants_stream(peer)):
                 peer.stream = wanted
                 self._reply(connection, m.Wanted(wanted))
-        for job in self.jobs.values():
-            if not job.groups and self.epochs.wants(self._pipeline_of(job)):
+        for pipeline, job in self.jobs.items():
+            if not job.groups and self.epochs.wants(pipeline):
                 job.retire()
-
-    def _pipeline_of(self, job: StreamJob) -> str:
-        return next(name for name, each in self.jobs.items() if each is job)
 
     def _check_consumer(self, hello: m.ConsumerHello) -> None:
         if hello.lag not in ("wait", "skip") or hello.hwm < 1:

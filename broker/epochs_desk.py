@@ -169,11 +169,6 @@ class EpochsDesk:
         for job in self.jobs.values():
             job.saved(number)
 
-    @property
-    def used(self) -> int:
-        """Bytes that the jobs hold or have leased."""
-        return sum(job.production.budget.used for job in self.jobs.values())
-
     def restore(self, number: int, payload: bytes) -> None:
         """Go on from a record that an earlier broker made durable.
 

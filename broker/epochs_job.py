@@ -242,12 +242,9 @@ class EpochsJob:
         """Where the present generation stands: its plan, first epoch that is not complete, and what ranks said."""
         if self.plan is None:
             return None, 0, Start(), None
-        epoch, ledger = min(self.epochs.items(), default=(0, None))
-        for each in sorted(self.epochs):
-            if not self.epochs[each].complete:
-                epoch, ledger = each, self.epochs[each]
-                break
-        start = Start() if ledger is None else ledger.record()
+        under_way = [epoch for epoch, ledger in self.epochs.items() if not ledger.complete] or list(self.epochs)
+        epoch = min(under_way, default=0)
+        start = self.epochs[epoch].record() if under_way else Start()
         return self.plan, epoch, start, common(self._left.values(), self.plan.world)
 
     def _close_generation(self) -> None:

@@ -24,7 +24,6 @@ from dfserve.wire.messages import Message
 
 log = logging.getLogger("dfserve.broker")
 
-LEASE_TIME = 60.0  # seconds without beginning another item after which a worker's leases go to others
 SLOT_LEAST = 64 << 10  # bytes that a block may have at first: what a worker says of its first item is a guess
 SLOT_ROOM = 1.25  # times the largest block so far: that the next ones may have
 RESENT = 3.0  # seconds after which a lease that a worker does not know is said again
@@ -129,7 +128,7 @@ class Production:
     # ------------------------------------------------------------------ leases
 
     def expect(self, nbytes: int) -> None:
-        """Note how large a block may well be."""
+        """Note how large a block may well be; more than the budget has is not charged."""
         self.slot = max(self.slot, int(SLOT_ROOM * nbytes))
 
     def lease_all(self, now: float) -> None:
@@ -249,7 +248,7 @@ class Production:
             failure = ("", "NotRepeatableError", str(error), "", worker.host, worker.name)
             taken = ledger.made(leased.split, leased.number, Made(0, 0, nbytes=made.nbytes, block=failure, failed=True))
         assert taken, "a worker holds a lease that is not the split's"
-        self.slot = max(self.slot, int(SLOT_ROOM * nbytes))  # more than the budget has is not charged
+        self.expect(nbytes)
         producer = self.tally.producer(worker.name)
         producer.datapoints += made.outputs
         producer.nbytes += nbytes
@@ -384,13 +383,8 @@ class Production:
 
     def stop(self) -> None:
         """Take everything back: the generation is over."""
-        for worker, leased in list(self.lessees.out()):
-            self._send(worker.session, e.Revoke([leased.number]), ())
-            self._take_back(worker, leased, count=False)
-        for ledger in self.open_epochs.values():
-            self.budget.give_back(sum(made.nbytes for made in (*ledger.freed, *ledger.held())))
-        self.open_epochs.clear()
-        self.counts.clear()
+        for epoch in list(self.open_epochs):
+            self.forget(epoch)
 
     def _take_back(self, worker: Lessee, leased: Leased, *, count: bool = True) -> None:
         worker.leases.pop(leased.number, None)

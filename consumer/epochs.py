@@ -21,7 +21,7 @@ from dfserve.dataflow.batch import BatchData
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import VERSION, State
-from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError
+from dfserve.errors import ConfigError, PipelineError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
@@ -108,9 +108,7 @@ class Epochs:
         Raises:
             ConfigError: nothing is known of a position yet; or several ranks share the order of arrival.
         """
-        if self._handout is not None and not self._size():
-            self._settle_run()
-            self._state = self._handout.state()
+        self._note_position()
         state = self._state or self._loaded
         if state is None:
             raise ConfigError(
@@ -148,11 +146,15 @@ class Epochs:
         self.reset_state()
         return self._epoch()
 
-    def farewell(self) -> m.Message:
-        """Return the goodbye."""
+    def _note_position(self) -> None:
+        """Bring the state up to the last datapoint; that of batches is noted with each of them."""
         if self._handout is not None and not self._size():
             self._settle_run()
             self._state = self._handout.state()
+
+    def farewell(self) -> m.Message:
+        """Return the goodbye."""
+        self._note_position()
         usable = self._state is not None and not (self._state.order == "arrival" and self._state.world > 1)
         state = json.dumps(self._state.to_dict()) if usable and self._state is not None else ""
         return e.Farewell(self._inbox.generation, state)
@@ -415,11 +417,7 @@ class Epochs:
             if now < self._retry_until:
                 log.info("%s; trying again", message.text)
                 return  # the heartbeat is a hello: it says it again
-        raise ConfigError(text) if message.kind in ("config", "taken") else _wire(message.kind, text)
-
-
-def _wire(kind: str, text: str) -> DfserveError:
-    return WireError(kind, text)
+        raise ConfigError(text) if message.kind in ("config", "taken") else WireError(message.kind, text)
 
 
 def checked_batch(size: int | None) -> int:
