@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
+from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
 from dfserve.consumer.session import Session
 from dfserve.consumer.waiting import WaitMeter, missing
@@ -21,7 +22,7 @@ from dfserve.dataflow.batch import BatchData
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import VERSION, State
-from dfserve.errors import ConfigError, PipelineError, WireError
+from dfserve.errors import ConfigError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
@@ -310,12 +311,7 @@ class Epochs:
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
         self.errors += 1
-        text = f"{message.kind} at {message.key} on {message.host}: {message.text}"
-        error = PipelineError(
-            text, key=message.key, kind=message.kind, host=message.host, worker=message.worker,
-            remote_traceback=message.traceback,
-        )  # fmt: skip
-        self._tally.bad(error, message.traceback)
+        self._tally.bad(pipeline_error(message), message.traceback)
 
     # ------------------------------------------------------------------ waiting
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dfserve.client import Connection
+from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.inbox import Arrival, Inbox
 from dfserve.consumer.session import Session
 from dfserve.consumer.waiting import WaitMeter, missing
@@ -129,7 +130,7 @@ class Stream:
             return
         self._finish_open()
         if isinstance(message, m.DeliverFailure):
-            self._fail(_pipeline_error(message))
+            self._fail(pipeline_error(message))
             return
         if message.broken:
             self._fail(_incomplete(message))
@@ -244,17 +245,6 @@ def identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) 
         broker=b"",
         received=0,
         done=0,
-    )
-
-
-def _pipeline_error(message: m.DeliverFailure) -> PipelineError:
-    return PipelineError(
-        f"{message.kind} at {message.key} on {message.host}: {message.text}",
-        key=message.key,
-        kind=message.kind,
-        host=message.host,
-        worker=message.worker,
-        remote_traceback=message.traceback,
     )
 
 

@@ -1,0 +1,19 @@
+"""Owns the error that the loop raises for what a pipeline raised on a data machine."""
+
+from __future__ import annotations
+
+from dfserve.errors import PipelineError
+from dfserve.wire.epoch_messages import Mishap, Quarantined
+from dfserve.wire.messages import DeliverFailure
+
+
+def pipeline_error(message: DeliverFailure | Mishap | Quarantined) -> PipelineError:
+    """Return the error, with key, host, worker and remote traceback."""
+    return PipelineError(
+        f"{message.kind} at {message.key} on {message.host}: {message.text}",
+        key=message.key,
+        kind=message.kind,
+        host=message.host,
+        worker=message.worker,
+        remote_traceback=message.traceback,
+    )
