@@ -399,11 +399,7 @@ class Core:
 
     def _on_farewell(self, peer: Peer, message: e.Farewell, _frames: Sequence[Any]) -> None:
         job, seat = _rank(peer)
-        job.farewell(seat, message)
-        connection = self.routes.pop(peer.session, None)
-        if connection is not None:
-            self.peers.pop(connection, None)
-            self._asked.pop(connection, None)  # what it says next is answered at once: so it knows that this was read
+        job.farewell(seat, message)  # and is still known, for it is answered
 
     def _on_worker_message(self, peer: Peer, message: WorkerMessage, frames: Sequence[Any]) -> None:
         refusal = self.epochs.heard(peer.pipeline, _worker(peer).session, message, frames, self.now)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
+from dfserve.broker.ledger import Ledger
+
+OUTCOMES = ("delivered", "filtered", "quarantined", "dropped")
 
 
 @dataclass
@@ -23,6 +29,7 @@ class EpochReport:
         expired: leases that ended because their worker did nothing for too long.
         redelivered: splits that were made again because their worker or its lease was lost.
         fenced: blocks that came after their lease had ended.
+        text: all of it as JSON, once it is filled in.
     """
 
     epoch: int
@@ -38,7 +45,16 @@ class EpochReport:
     expired: int = 0
     redelivered: int = 0
     fenced: int = 0
+    text = ""  # no field
 
-    def to_dict(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return asdict(self)
+    def fill(self, ledger: Ledger, counts: Mapping[str, int]) -> None:
+        """Fill in what became of the items of an epoch that is complete; ``counts``: of what was done in vain."""
+        self.filtered, self.quarantined, self.dropped = ledger.filtered, ledger.quarantined, ledger.dropped
+        self.earlier = self.items - ledger.items
+        self.delivered = self.items - self.earlier - ledger.filtered - ledger.quarantined - ledger.dropped
+        self.datapoints = max(0, ledger.total)
+        if ledger.even == "pad":
+            self.padding = -self.datapoints % ledger.rows.size
+        for name in ("expired", "redelivered", "fenced"):
+            setattr(self, name, counts.get(name, 0))
+        self.text = json.dumps(asdict(self))

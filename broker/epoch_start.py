@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ from dfserve.broker.seats import Seat
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import State
 from dfserve.errors import WireError
-from dfserve.wire.epoch_messages import Source
+from dfserve.wire.epoch_messages import Opened, Source
 
 SoFar = tuple[Plan | None, int, Start, State | None]
 MAY_CHANGE = ("world", "stride", "even", "batch")  # in strict order, at the beginning of a row
@@ -134,6 +135,26 @@ def starting_state(seat: Seat, epochs: Mapping[int, Ledger]) -> dict[str, Any]:
         "done": [[0, start.low], *map(list, start.done)] if start.low else list(map(list, start.done)),
         "skip": [list(each) for each in start.skip],
     }
+
+
+def opened(
+    instance: bytes, seat: Seat, plan: Plan, source: Source, state: Mapping[str, Any], kept: Sequence[int]
+) -> Opened:
+    """Return what a rank is told when its generation opens, or it comes back to it."""
+    return Opened(
+        broker=instance,
+        generation=seat.generation,
+        plan=json.dumps(plan.to_dict()),
+        items=source.items,
+        source=source.fingerprint,
+        batch=source.batch,
+        remainder=source.remainder,
+        use_list=source.use_list,
+        state=json.dumps(state),
+        sent=seat.claimed,  # what comes after it is sent again
+        confirms=seat.confirms,
+        kept=list(kept),
+    )
 
 
 def restored(fields: Mapping[str, Any]) -> Start:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from dfserve.broker.budget import Budget
-from dfserve.broker.epoch_report import EpochReport
-from dfserve.broker.epoch_start import common, restored, start_of, starting_state
+from dfserve.broker.epoch_commits import Commits, Save
+from dfserve.broker.epoch_report import OUTCOMES, EpochReport
+from dfserve.broker.epoch_start import common, opened, restored, start_of, starting_state
 from dfserve.broker.ledger import Ledger, Split, Start
 from dfserve.broker.production import NO_BYTES, Production, Send
 from dfserve.broker.seats import Delivery, Seat, seated
@@ -53,7 +53,7 @@ class EpochsJob:
         send: Send,
         lease_time: float,
         *,
-        save: Callable[[dict[str, Any]], int] | None = None,
+        save: Save | None = None,
         draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.pipeline, self.group = name
@@ -66,14 +66,11 @@ class EpochsJob:
         self.plan: Plan | None = None
         self.reports: dict[int, EpochReport] = {}
         self._send = send
-        self._save = save
-        self._writing = 0  # the record that is on its way to the disk; 0: none
+        self._commits = Commits(save)
         self._draw = draw
         self._members: dict[int, Seat] = {}  # of the generation: a seat may have gone to another since
         self._sessions: dict[int, bytes] = {}  # of the generation, by rank, as the record has them
         self._left: dict[int, State] = {}  # where the ranks stood that said goodbye
-        self._dirty = False
-        self._pending: deque[tuple[int, Seat, int]] = deque()  # (record, seat, claims) that are not durable yet
 
     @property
     def epochs(self) -> dict[int, Ledger]:
@@ -104,7 +101,7 @@ class EpochsJob:
             raise WireError(
                 "taken", f"{mine.who} of group {self.group!r} is connected; two processes cannot be one rank"
             )
-        seat = seated(hello)
+        seat = seated(hello, ledger=self._commits.ledger)
         self._check_agreement(seat)
         member = bool(hello.generation) or self._sessions.get(hello.rank) == hello.session
         if member:  # of a broker that died; this one knows the generation from its ledger
@@ -166,16 +163,18 @@ class EpochsJob:
         seat.connected = False
 
     def farewell(self, seat: Seat, message: e.Farewell) -> None:
-        """Let a rank go, which says where it stands."""
+        """Let a rank go, which says where it stands. It is answered when that is durable."""
         seat.connected = False
         if message.generation == self.generation == seat.generation and message.state:
             try:
                 self._left[seat.rank] = State.from_dict(json.loads(message.state))
             except (ValueError, RecursionError) as error:
                 raise WireError("body", f"a farewell's state is malformed: {error}") from None
-            self._dirty = True
-        elif seat.generation != self.generation and self.seats.get(seat.rank) is seat:
+            self._commits.part(seat)
+            return
+        if seat.generation != self.generation and self.seats.get(seat.rank) is seat:
             del self.seats[seat.rank]
+        self._say_parted(seat)
 
     def claim(self, seat: Seat, message: e.Claim) -> None:
         """Note a rank's claims."""
@@ -194,7 +193,7 @@ class EpochsJob:
             group = self.tally.group(self.group)
             group.datapoints += delivery.count
             group.nbytes += delivery.nbytes
-            self._dirty = True
+            self._commits.due = True
         while seat.doubt and seat.doubt[0][0] <= message.handed:
             seat.doubt.popleft()
         if message.epoch > seat.epoch:
@@ -202,7 +201,7 @@ class EpochsJob:
             for epoch, ledger in self.epochs.items():
                 if epoch < seat.epoch:
                     ledger.passed(seat.rank)
-            self._dirty = True
+            self._commits.due = True
 
     # ------------------------------------------------------------------ generations
 
@@ -211,6 +210,8 @@ class EpochsJob:
         source = self.production.source
         if not seats or len(seats) < seats[0].plan.world or source is None:
             return
+        if seats[0].resume == "broker":
+            self._claim_unseen()
         try:
             plan, epoch, start = start_of(seats, source, self._so_far())
         except WireError as error:
@@ -233,7 +234,15 @@ class EpochsJob:
             seat.begin(self.generation, epoch)
         self._members = {seat.rank: seat for seat in seats}
         self._sessions = {seat.rank: seat.session for seat in seats}
-        self._dirty = True
+        self._commits.due = True
+
+    def _claim_unseen(self) -> None:
+        """Claim what was sent to ranks that may have handed it out before they said so."""
+        for seat in self._members.values():
+            for delivery in () if seat.confirms else seat.unclaimed:
+                seat.doubt.append((delivery.number, delivery.count))
+                if (ledger := self.epochs.get(delivery.epoch)) is not None:
+                    ledger.claim(delivery.split, delivery.claimant)
 
     def _is_fresh(self, seat: Seat) -> bool:
         return not seat.generation or seat.generation != self.generation
@@ -248,9 +257,10 @@ class EpochsJob:
         return self.plan, epoch, start, common(self._left.values(), self.plan.world)
 
     def _close_generation(self) -> None:
+        for seat in self._commits.forget():
+            self._say_parted(seat)  # what it said was used, or is not wanted any more
         self.production.stop()
         self.reports.clear()
-        self._pending.clear()
         self._members.clear()
         self._left.clear()
         self.seats = {rank: seat for rank, seat in self.seats.items() if seat.connected and self._is_fresh(seat)}
@@ -279,10 +289,10 @@ class EpochsJob:
         self.production.entered = max(self.production.entered, wanted)
         left = len(self._members) == self.plan.world and all(seat.epoch > first for seat in self._members.values())
         if len(self.epochs) == OPEN_EPOCHS and left and (self.epochs[first].complete or wanted > last):
-            self._report(first, self.epochs[first])
+            self._tell_report(first)
             self.production.forget(first)
             del self.reports[first]
-            self._dirty = True
+            self._commits.due = True
         if len(self.epochs) < OPEN_EPOCHS and (wanted > last or self.epochs[last].all_leased):
             self._open_epoch(last + 1, Start())
 
@@ -294,15 +304,16 @@ class EpochsJob:
         if self.plan is None or not self.epochs:
             return
         self._advance()
+        self.production.settle_accounts()
         if grant and any(seat.connected and seat.generation == self.generation for seat in self.seats.values()):
             self.production.lease_all(now)
         self._commit()
+        self._tell_news()
         for seat in self.seats.values():
             if seat.generation == self.generation and seat.connected and seat.durable:
                 if not seat.opened:
                     self._say_opened(seat, [])
                 self._deliver(seat)
-        self.production.settle_accounts()
         self.production.receipts()
         self._tell()
 
@@ -316,11 +327,11 @@ class EpochsJob:
             if split is None or claimant not in split.owed:
                 continue
             seat.sent += 1
-            delivery = self._delivery(seat, split, claimant, ledger.skip.get(number, 0))
+            delivery = self._delivery(seat, split, claimant, ledger)
             seat.unclaimed.append(delivery)
             self._send(seat.session, delivery.message, delivery.frames)
 
-    def _delivery(self, seat: Seat, split: Split, claimant: int, handed: int) -> Delivery:
+    def _delivery(self, seat: Seat, split: Split, claimant: int, ledger: Ledger) -> Delivery:
         made = split.made
         assert made is not None
         assert self.plan is not None
@@ -328,70 +339,75 @@ class EpochsJob:
             mishap = e.Mishap(seat.sent, self.generation, seat.epoch, split.number, *made.block)
             return Delivery(seat.sent, seat.epoch, split.number, claimant, 0, 0, mishap, ())
         frames, pieces, worker = made.block
-        skip = max(0, -split.start, handed)
+        skip = max(0, -split.start, ledger.skip.get(split.number, 0))
         padding = claimant >= self.plan.world
+        seat.told = claimed, _, total, final = self._standing(seat, ledger)
         message = e.Portion(
             seat.sent, self.generation, seat.epoch, split.number, split.start + skip, made.outputs, skip, padding,
-            worker, pieces,
+            worker, claimed, total, final, pieces,
         )  # fmt: skip
         return Delivery(seat.sent, seat.epoch, split.number, claimant, made.outputs, made.nbytes, message, frames)
 
     def _commit(self) -> None:
-        """Hand what was claimed to the disk, and note what waits for it."""
-        if not self._dirty or self._writing:
-            return  # what is dirty goes with the next record, when the one that is being written is on the disk
-        self._dirty = False
-        number = self._writing = 0 if self._save is None else self._save(self.record())
-        for seat in self._members.values():
-            if seat.claimed > seat.confirmed or not seat.durable:
-                self._pending.append((number, seat, seat.claimed))
-        if self._save is None:
+        self._commits.commit(self.record, self._members.values())
+        if not self._commits.ledger:
             self.saved(0)
 
     def saved(self, number: int) -> None:
         """All records up to ``number`` are durable: confirm what they hold."""
-        if self._writing <= number:
-            self._writing = 0
-        while self._pending and self._pending[0][0] <= number:
-            _, seat, claimed = self._pending.popleft()
-            seat.durable = True
-            seat.confirmed = max(seat.confirmed, claimed)
+        for seat in self._commits.saved(number):
+            self._say_parted(seat)
+
+    def _say_parted(self, seat: Seat) -> None:
+        self._send(seat.session, e.Parted(seat.generation), ())
+
+    def _listening(self) -> list[Seat]:
+        """Return the ranks that were told of the generation and are connected."""
+        seats = self.seats.values()
+        return [seat for seat in seats if seat.connected and seat.opened and seat.generation == self.generation]
+
+    def _tell_news(self) -> None:
+        """Tell rank 0 of items that were given up, before anything that ends their epoch."""
+        for seat in self._listening() if self.production.news else ():
+            if seat.rank == 0:
+                for news in self.production.news:
+                    self._send(seat.session, news, ())
+                self.production.news.clear()
 
     def _tell(self) -> None:
-        first = self.seats.get(0)
-        if first is not None and first.connected and first.generation == self.generation and first.opened:
-            for news in self.production.news:  # before the Confirm that ends their epoch
-                self._send(first.session, news, ())
-            self.production.news.clear()
-        for seat in self.seats.values():
+        for seat in self._listening():
             ledger = self.epochs.get(seat.epoch)
-            if not seat.connected or seat.generation != self.generation or not seat.opened or ledger is None:
-                continue
-            final = ledger.final
-            total = max(0, ledger.total)  # below 0: what was handed out before the number of ranks changed
-            if not final:
-                total = ledger.rows.ready(total) * (ledger.rows.world > 1)
-            report = self._report(seat.epoch, ledger) if ledger.complete and not self._pending else ""
-            told = (seat.confirmed, seat.epoch, total, final, report)
-            if told != seat.told:
+            if ledger is not None and (told := self._standing(seat, ledger)) != seat.told:
                 seat.told = told
-                self._send(seat.session, e.Confirm(self.generation, *told), ())
+                self._send(seat.session, e.Confirm(self.generation, *told, ""), ())
+        for epoch in [epoch for epoch, ledger in self.epochs.items() if ledger.complete]:
+            if self._commits.settled:
+                self._tell_report(epoch)
+
+    def _tell_report(self, epoch: int) -> None:
+        """Tell what became of an epoch to the ranks that were not told; they may have gone on."""
+        ledger = self.epochs[epoch]
+        report = self._report(epoch, ledger)
+        for seat in self._listening() if ledger.complete else ():
+            if seat.reported < epoch <= seat.epoch:
+                seat.reported = epoch
+                claimed, _, total, final = self._standing(seat, ledger)
+                self._send(seat.session, e.Confirm(self.generation, claimed, epoch, total, final, report), ())
+
+    def _standing(self, seat: Seat, ledger: Ledger) -> tuple[int, int, int, bool]:
+        """Return what a rank needs to know to hand out: the claims that are durable, its epoch, how far that is."""
+        total = max(0, ledger.total)  # below 0: what was handed out before the number of ranks changed
+        if not ledger.final:
+            total = ledger.rows.ready(total) * (ledger.rows.world > 1)
+        return (seat.confirmed if seat.confirms else 0), seat.epoch, total, ledger.final
 
     def _report(self, epoch: int, ledger: Ledger) -> str:
         report = self.reports[epoch]
-        if not report.delivered + report.filtered + report.quarantined + report.dropped:
-            report.filtered, report.quarantined, report.dropped = ledger.filtered, ledger.quarantined, ledger.dropped
-            report.earlier = report.items - ledger.items
-            report.delivered = report.items - report.earlier - ledger.filtered - ledger.quarantined - ledger.dropped
-            report.datapoints = max(0, ledger.total)
-            if ledger.even == "pad":
-                report.padding = -report.datapoints % ledger.rows.size
-            counts = self.production.counts.get(epoch, {})
-            for name in ("expired", "redelivered", "fenced"):
-                setattr(report, name, counts.get(name, 0))
-            for outcome in ("delivered", "filtered", "quarantined", "dropped"):
+        if not report.text:
+            report.fill(ledger, self.production.counts.get(epoch, {}))
+            for outcome in OUTCOMES:
                 self.tally.epoch_items[outcome] += getattr(report, outcome)
-        return json.dumps(report.to_dict())
+        return report.text
 
     # ------------------------------------------------------------------ time
 
@@ -438,27 +454,12 @@ class EpochsJob:
         return "".join(f" ({worker.name} cannot: {worker.refused})" for worker in refused[:3])
 
     def _say_opened(self, seat: Seat, kept: Sequence[int]) -> None:
-        seat.opened, seat.told = True, None
-        source = self.production.source
+        seat.opened, seat.told, seat.reported = True, None, -1
         assert self.plan is not None
+        assert self.production.source is not None
         state = starting_state(seat, self.epochs)
-        self._send(
-            seat.session,
-            e.Opened(
-                self.instance,
-                self.generation,
-                json.dumps(self.plan.to_dict()),
-                source.items if source else 0,
-                source.fingerprint if source else "",
-                source.batch if source else 0,
-                source.remainder if source else False,
-                source.use_list if source else False,
-                json.dumps(state),
-                seat.claimed,  # what comes after it is sent again
-                list(kept),
-            ),
-            (),
-        )
+        message = opened(self.instance, seat, self.plan, self.production.source, state, kept)
+        self._send(seat.session, message, ())
 
     def _refuse(self, seat: Seat, error: WireError) -> None:
         self._send(seat.session, Refused("config", str(error)), ())

@@ -219,7 +219,7 @@ class Production:
         first, count = plan.span(leased.split, self.source.items)
         message = e.Lease(
             leased.number, self.generation, leased.epoch, leased.split, plan.seed, plan.shuffle, first, count,
-            list(leased.skip), self.on_error, leased.charge - charge_of(0),
+            list(leased.skip), self.on_error, leased.charge - charge_of(0), self._taken.pop(worker.session, []),
         )  # fmt: skip
         self._send(worker.session, message, ())
 
@@ -365,7 +365,7 @@ class Production:
             ledger.freed.clear()
 
     def receipts(self) -> None:
-        """Tell workers what they may forget."""
+        """Tell workers what they may forget, where no lease has told them."""
         for session, leases in self._taken.items():
             self._send(session, e.Taken(leases), ())
         self._taken.clear()

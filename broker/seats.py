@@ -38,11 +38,13 @@ class Seat:
 
     Attributes:
         generation: the one that it takes part in; empty until the first is open.
+        confirms: it hands out what was confirmed only; else all that it gets, since no broker outlives that.
         durable: its generation is on the disk, and may be told of.
         opened: it was told.
         sent, claimed, confirmed: numbers: all deliveries of the generation up to them were.
         epoch: that it wants.
-        told: what its last Confirm said.
+        told: delivery, epoch, total and final, as it was told last.
+        reported: the last epoch whose report it was told.
     """
 
     session: bytes
@@ -55,6 +57,7 @@ class Seat:
     resume: str
     state: State | None
     on_error: str
+    confirms: bool
     generation: bytes = b""
     connected: bool = True
     sent: int = 0
@@ -64,7 +67,8 @@ class Seat:
     durable: bool = False
     opened: bool = False
     waited: float = 0.0
-    told: tuple[int, int, int, bool, str] | None = None
+    told: tuple[int, int, int, bool] | None = None
+    reported: int = -1
     unclaimed: deque[Delivery] = field(default_factory=deque)
     doubt: deque[tuple[int, int]] = field(default_factory=deque)  # claimed, not said to be handed out: number, count
 
@@ -80,7 +84,7 @@ class Seat:
         self.durable = self.opened = False
         self.unclaimed.clear()
         self.doubt.clear()
-        self.told = None
+        self.told, self.reported = None, -1
 
     def has_room(self) -> bool:
         """Whether one more block may be sent to it."""
@@ -90,8 +94,8 @@ class Seat:
         )
 
 
-def seated(hello: EpochsHello) -> Seat:
-    """Return the seat that a hello asks for.
+def seated(hello: EpochsHello, *, ledger: bool) -> Seat:
+    """Return the seat that a hello asks for; ``ledger``: claims are put on a disk.
 
     Raises:
         WireError: with reason ``config``: what it says cannot be; the text is for the user.
@@ -107,7 +111,10 @@ def seated(hello: EpochsHello) -> Seat:
         raise WireError("config", f"resume={hello.resume!r}, on_error={hello.on_error!r}, hwm={hello.hwm}")
     if hello.rank >= plan.world:
         raise WireError("config", f"rank is {hello.rank}; with world={plan.world} ranks are 0 to {plan.world - 1}")
-    window = Window(hello.hwm)
+    # Without a ledger only another process that goes on with resume="broker" must know what this one has had. It cannot
+    # if the broker ended too, nor if there are several ranks and one of them did not say where it stands.
+    confirms = ledger or (plan.world == 1 and not hello.hosts)
     return Seat(
-        hello.session, hello.name, hello.host, hello.pid, hello.rank, plan, window, hello.resume, state, hello.on_error
+        hello.session, hello.name, hello.host, hello.pid, hello.rank, plan, Window(hello.hwm), hello.resume, state,
+        hello.on_error, confirms,
     )  # fmt: skip

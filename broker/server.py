@@ -16,6 +16,7 @@ from dfserve import endpoints
 from dfserve.broker.committer import Committer
 from dfserve.broker.core import BrokerConfig, Core
 from dfserve.broker.ledger_file import LedgerFile
+from dfserve.frames import receive_frames, send_frames
 from dfserve.wire.messages import encode
 from dfserve.wire.pieces import PIECE
 
@@ -138,7 +139,7 @@ class Broker:
     def _incoming(self) -> Iterator[tuple[bytes, Sequence[Any]]]:
         for _ in range(BATCH):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = receive_frames(self._socket)
             except zmq.Again:
                 return
             yield frames[0].bytes, frames[1:]
@@ -150,7 +151,7 @@ class Broker:
 
     def _send(self, frames: Sequence[Any]) -> bool:
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            send_frames(self._socket, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -116,7 +116,7 @@ class EpochInbox:
             return []
         ahead = [arrival.nbytes for arrival in self._waiting if arrival.number <= self._claimed]
         count, nbytes = len(ahead), sum(ahead)
-        claimed = self._claimed
+        claimed = max(self._claimed, self._opened)  # without confirmations what is opened may not be claimed
         for arrival in self._waiting:
             if arrival.number <= claimed:
                 continue
@@ -165,6 +165,8 @@ class EpochInbox:
             lost = not self._put(message, frames)
         elif isinstance(message, e.Confirm):
             self._confirm(message)
+            if message.report and message.generation == self.generation:
+                self.reports[message.epoch] = json.loads(message.report)
         elif isinstance(message, e.Opened):
             self._open(message)
         elif isinstance(message, e.Forming):
@@ -184,16 +186,18 @@ class EpochInbox:
         if message.delivery == self._received + 1:
             self._received += 1
             self._waiting.append(Arrival(message.delivery, message, frames, sum(map(len, frames))))
+            if isinstance(message, e.Portion):
+                self._confirm(message)
+            if self.opened is not None and not self.opened.confirms:
+                self._confirmed = self._received
         return True
 
-    def _confirm(self, message: e.Confirm) -> None:
+    def _confirm(self, message: e.Confirm | e.Portion) -> None:
         if message.generation != self.generation or not self._welcomed:
             return
         self._confirmed = max(self._confirmed, message.claimed)
-        if message.report:
-            self.reports[message.epoch] = json.loads(message.report)
         if message.epoch == self.epoch:
-            self.total, self.final = max(self.total, message.total), message.final
+            self.total, self.final = max(self.total, message.total), message.final or self.final
 
     def _open(self, message: e.Opened) -> None:
         same = self.opened is not None and message.generation == self.opened.generation

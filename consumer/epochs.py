@@ -33,7 +33,8 @@ from dfserve.wire.recycler import Recycler
 log = logging.getLogger("dfserve.consumer")
 
 TAKEN_PATIENCE = 15.0  # seconds for a process that was this rank to disappear: longer than the broker's liveness
-PARTING = 1.0  # seconds that close() waits for a broker to have read where this rank stands
+REPORTING = 1.0  # seconds that the report is waited for: it comes when the broker has read the last claims of all ranks
+PARTING = 5.0  # seconds that close() waits for a broker to have on disk where this rank stands: one may start meanwhile
 
 
 class Epochs:
@@ -81,6 +82,7 @@ class Epochs:
         self._batch: list[Any] = []
         self._run: Iterator[Any] = iter(())
         self._run_length = 0
+        self._ended: int | None = None  # the last epoch of which this object has had all
         self._touched = False  # some of the present epoch was handed out by this object
         self.errors = 0
 
@@ -124,8 +126,13 @@ class Epochs:
     @property
     def report(self) -> dict[str, int] | None:
         """What became of every item of the last epoch that is complete, as far as the broker has told."""
-        if self._session is not None:
+        deadline = time.monotonic() + REPORTING
+        while self._session is not None:
             self._receive()
+            left = deadline - time.monotonic()
+            if self._ended is None or self._ended in self._inbox.reports or left <= 0:
+                break
+            self._session.connection.socket.poll(int(1000 * left) + 1)
         return self._inbox.reports[max(self._inbox.reports)] if self._inbox.reports else None
 
     @property
@@ -161,16 +168,24 @@ class Epochs:
         return e.Farewell(self._inbox.generation, state)
 
     def await_parting(self, session: Session) -> None:
-        """Wait until the broker has read the goodbye, but not for long: from then on it asks who this is."""
-        session.connection.send(e.Claim(self._inbox.generation, 0, 0, 0.0))
+        """Wait until what the goodbye said is durable, but not for ever: a broker that died may not come back."""
+        if self._inbox.opened is None:
+            return
+        connection = session.connection
         deadline = time.monotonic() + PARTING
-        while (left := deadline - time.monotonic()) > 0:
-            if not session.connection.socket.poll(int(1000 * left) + 1):
-                break
+        while (left := deadline - time.monotonic()) > 0 and connection.socket.poll(int(1000 * left) + 1):
             with contextlib.suppress(WireError):
-                while (received := session.connection.receive()) is not None:
-                    if isinstance(received[0], m.Who):
+                while (received := connection.receive()) is not None:
+                    if isinstance(received[0], e.Parted | m.Refused):
                         return
+                    if isinstance(received[0], m.Who):  # it lost the connection, or its memory
+                        connection.send(self._inbox.hello())
+                        connection.send(self.farewell())
+        where = " and ".join(self._addresses)
+        log.warning(
+            "the broker at %s has not confirmed in %.0f s where this rank stopped: resume='broker' may not know it;"
+            " a checkpoint does", where, PARTING
+        )  # fmt: skip
 
     def close(self) -> None:
         """Forget the session, which is closed by whoever closes it."""
@@ -260,6 +275,7 @@ class Epochs:
         assert self._state is not None
         self._batch = []
         self._touched = False
+        self._ended = self._inbox.epoch
         epoch = self._inbox.epoch + 1
         self._inbox.want(epoch)
         self._state = replace(self._state, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=())
@@ -423,8 +439,10 @@ def checked_batch(size: int | None) -> int:
     return size or 0
 
 
-def rank_identity(plan: Plan, group: str, hwm: int, rank: int, resume: str, on_error: OnError) -> e.EpochsHello:
-    """Return who a rank of this process is, and what it wants."""
+def rank_identity(
+    plan: Plan, group: str, hwm: int, rank: int, resume: str, on_error: OnError, *, hosts: bool
+) -> e.EpochsHello:
+    """Return who a rank of this process is, and what it wants. ``hosts``: it has a broker of its own."""
     if not 0 <= rank < plan.world:
         raise ConfigError(f"rank is {rank}; with world={plan.world} ranks are 0 to {plan.world - 1}")
     host = socket.gethostname()
@@ -441,6 +459,7 @@ def rank_identity(plan: Plan, group: str, hwm: int, rank: int, resume: str, on_e
         resume=resume,
         state="",
         on_error="raise" if on_error == "raise" else "skip",
+        hosts=hosts,
         epoch=0,
         broker=b"",
         generation=b"",

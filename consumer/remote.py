@@ -71,7 +71,7 @@ class RemoteDataZMQ(DataFlow):
             over an indexable or sharded source, each item exactly once whatever dies, and the position can be saved.
         seed, shuffle: epochs: of the order, which is another one in every epoch, and of each item's random numbers.
         order: epochs: ``"arrival"``, what is ready first; ``"strict"``, the same for any producers and any timing.
-        split_size: epochs: items that a worker makes at a time; None: about a megabyte.
+        split_size: epochs: items that a worker makes at a time; None: about two megabytes.
         rank, world: epochs: which of how many consumers of the group this is.
         stride: epochs: datapoints that a rank takes at a time; None: a batch.
         even: epochs: with several ranks, ``"drop"`` the last, incomplete row of ``world * stride`` datapoints or
@@ -165,7 +165,7 @@ class RemoteDataZMQ(DataFlow):
             self._epochs = Epochs(
                 self._addresses,
                 self._connected,
-                rank_identity(plan, group, hwm, rank, resume, on_error),
+                rank_identity(plan, group, hwm, rank, resume, on_error, hosts=bind),
                 timeout=timeout,
                 on_error=on_error,
                 batch=checked_batch(batch_size),
@@ -310,7 +310,7 @@ class RemoteDataZMQ(DataFlow):
         if source is not None:
             if source.pid == os.getpid():
                 source.connection.send(self._stream.farewell() if self._epochs is None else self._epochs.farewell())
-                if self._epochs is not None and source.broker is None:
+                if self._epochs is not None and source.broker is None:  # a hosted one ends with us
                     self._epochs.await_parting(source)
             source.close()
         self._stream.close()

@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
+from dfserve.frames import receive_frames, send_frames
 from dfserve.wire import messages as m
 
 RECONNECT_MS = 100  # first wait between attempts to connect
@@ -58,7 +59,7 @@ class Connection:
     def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
         """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
         try:
-            self.socket.send_multipart([*m.encode(message), *frames], zmq.NOBLOCK, copy=False)
+            send_frames(self.socket, [*m.encode(message), *frames])
         except zmq.Again:
             return
 
@@ -69,7 +70,7 @@ class Connection:
             WireError: the broker sent bytes that break the protocol.
         """
         try:
-            frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            frames = receive_frames(self.socket)
         except zmq.Again:
             return None
         if len(frames) < 2:

@@ -117,6 +117,8 @@ class Lessee:
 
     def _lease(self, lease: Lease) -> list[Message]:
         self._in_epochs = True
+        for number in lease.taken:
+            self._forget(number)
         if self._closed:
             return [Dropped([lease.lease])]
         for number, job in list(self._jobs.items()):

@@ -24,7 +24,7 @@ import random
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -57,7 +57,11 @@ class ItemStreams:
         """
         self._watch_globals = seed_globals
         self._seed_globals = False  # before something drew from them
-        self._seen: Any = None  # the global generators' states at the beginning of a run
+        self._seen: Any = (
+            None  # the global generators' states at the beginning of a run, or at the end of the one before
+        )
+        self._seen_before = False  # the latter: who draws between two runs is noticed too, and costs one run
+        self._alone = True  # nobody was seen to do that
         self._undrawn = undrawn
         self._fixed: list[PhiloxState] = []
         self._late = _Numbered(_LATE)
@@ -92,28 +96,39 @@ class ItemStreams:
 
         The global ones are left at new random numbers: to put back the state of numpy's takes 70 us.
         """
-        with ExitStack() as stack:
-            self._seed_globals |= self._watch_globals and at_any_cost
-            if self._seed_globals:
-                stack.callback(self._move_globals_on)
-            elif self._watch_globals:
-                self._seen = _globals_states()
-            stack.enter_context(_augmentors_set_aside())
+        self._seed_globals |= self._watch_globals and at_any_cost
+        if self._watch_globals and not self._seed_globals:
+            self._seen_before = self._seen is not None
+            self._seen = self._seen or _globals_states()
+        with _augmentors_set_aside(), made_by(self._make_late):
             self._notice()
-            stack.callback(_restore, [(rng, rng.get_state()) for rng in self._all()])
-            stack.enter_context(made_by(self._make_late))
+            states = [(rng, rng.get_state()) for rng in self._all()]
             self.needed = bool(self._fixed or self._late.found or self._others.found or self._seed_globals)
             try:
                 yield
             finally:
                 self._take_back()
+                for rng, state in states:
+                    rng.set_state(state)
+                if self._seed_globals:
+                    _seed_globals(int(self._fresh.tomaxint()))
 
     def missed(self) -> bool:
-        """Tell whether the run drew from global generators that were not seeded for its items; from now on they are."""
-        if self._seed_globals or not self._watch_globals or _globals_states() == self._seen:
+        """Tell whether the run is to be made again: it may have drawn from global generators that were not seeded.
+
+        Either somebody did since the end of the run before, and from now on that is told apart; or the run did, and
+        from now on they are seeded for its items.
+        """
+        if self._seed_globals or not self._watch_globals:
             return False
-        self._seed_globals = True
-        return True
+        states = _globals_states()
+        drawn = bool(self._seen != states)
+        if drawn and self._seen_before:
+            self._alone = False
+        else:
+            self._seed_globals = drawn
+        self._seen = states if self._alone else None
+        return drawn
 
     def go_to(self, key: int, index: int, part: int = 0) -> None:
         """Set all generators to the streams of an item.
@@ -162,9 +177,6 @@ class ItemStreams:
         key, index, part = self._stream
         rng.jump(key, index, part + _LENT + number)
         return rng
-
-    def _move_globals_on(self) -> None:
-        _seed_globals(int(self._fresh.tomaxint()))
 
     def _take_back(self) -> None:
         for augmentor in self._borrowers:
@@ -225,11 +237,6 @@ def _augmentors_set_aside() -> Iterator[None]:
     finally:
         for owner, rng in found:
             owner._rng = rng
-
-
-def _restore(states: list[tuple[PhiloxState, Any]]) -> None:
-    for rng, state in states:
-        rng.set_state(state)
 
 
 def _seed_globals(seed: int) -> None:

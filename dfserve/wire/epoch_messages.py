@@ -29,6 +29,7 @@ class EpochsHello(Message):
     resume: str  # "checkpoint", "broker" or "fresh"
     state: str  # JSON, see dfserve.epochs.state; empty: none was loaded
     on_error: str  # "raise" or "skip"
+    hosts: bool  # the broker ends with this rank's process
     epoch: int  # that it wants
     broker: bytes  # the broker instance that `received` belongs to
     generation: bytes  # that it was told of; empty at first
@@ -50,7 +51,10 @@ class Claim(Message):
 
 @dataclass(frozen=True)
 class Farewell(Message):
-    """A rank leaves; ``state`` is its position (JSON), so that ``resume="broker"`` goes on exactly there."""
+    """A rank leaves; ``state`` is its position (JSON), so that ``resume="broker"`` goes on exactly there.
+
+    It is answered with Parted when that is durable.
+    """
 
     CODE: ClassVar[int] = 13
     generation: bytes
@@ -160,6 +164,7 @@ class Lease(Message):
     skip: list[int]  # positions that are quarantined
     on_error: str
     most: int  # bytes that the block may have
+    taken: list[int]  # as in Taken, which it saves
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,7 @@ class Opened(Message):
     use_list: bool
     state: str
     sent: int  # deliveries so far
+    confirms: bool  # there is a ledger: what was delivered is handed out when its claim was confirmed, else at once
     kept: list[int]  # (epoch, split, claimant) of what the rank holds and had claimed before the broker died
 
 
@@ -220,6 +226,9 @@ class Portion(Message):
     skip: int
     padding: bool  # it is there to complete the last row
     source: str
+    claimed: int  # these three as in Confirm, which they save
+    total: int
+    final: bool
     pieces: list[int] = field(default_factory=list)
 
 
@@ -266,3 +275,11 @@ class Confirm(Message):
     total: int  # outputs that have numbers
     final: bool  # that is all of them
     report: str  # JSON when the epoch is complete, else empty
+
+
+@dataclass(frozen=True)
+class Parted(Message):
+    """What a rank said when it left is durable, or changes nothing: it may forget the session."""
+
+    CODE: ClassVar[int] = 58
+    generation: bytes

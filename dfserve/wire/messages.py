@@ -7,6 +7,7 @@ annotations of the message's class, each of which must be there; fields that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, get_type_hints
@@ -281,9 +282,13 @@ class Wanted(Message):
 
 
 @cache
-def _hints(code: int) -> dict[str, Any]:
+def _checks(code: int) -> dict[str, Callable[[Any], bool]]:
+    """Return what tells whether a value may be in each field of a message."""
     kind = KINDS[code]
-    return {each.name: get_type_hints(kind)[each.name] for each in fields(kind)}
+    hints = get_type_hints(kind)
+    return {
+        each.name: _texts(each.name) if hints[each.name] is str else CHECKS[hints[each.name]] for each in fields(kind)
+    }
 
 
 @cache
@@ -313,7 +318,13 @@ def decode(header: bytes, body: bytes, block_frames: int) -> Message:
         raise WireError("body", f"control body is not msgpack: {type(error).__name__}") from None
     if not isinstance(found, dict):
         raise WireError("body", "control body is not a map")
-    return kind(**{name: _checked(kind, name, found.get(name), hint) for name, hint in _hints(kind.CODE).items()})
+    message = object.__new__(kind)
+    values = vars(message)  # past __init__, which takes some microseconds to set the fields of what is frozen
+    for name, good in _checks(kind.CODE).items():
+        value = values[name] = found.get(name)
+        if not good(value):
+            raise WireError("body", f"{kind.__name__}.{name} is missing, of another type or out of range")
+    return message
 
 
 def _kind_of(header: bytes) -> type[Message]:
@@ -329,28 +340,32 @@ def _kind_of(header: bytes) -> type[Message]:
     return kind
 
 
-def _checked(kind: type[Message], name: str, value: Any, hint: Any) -> Any:
-    if hint is bool:
-        good = isinstance(value, bool)
-    elif hint is int:
-        good = type(value) is int and 0 <= value < MAX_INT
-    elif hint is float:
-        good = type(value) in (int, float) and 0 <= value < MAX_INT
-    elif hint is str:
-        good = isinstance(value, str) and len(value) <= _most(name)
-    elif hint is bytes:
-        good = isinstance(value, bytes) and len(value) in (0, SESSION_BYTES)
-    else:
-        inner = int if hint == list[int] else str
-        good = (
-            isinstance(value, list)
-            and len(value) <= MAX_LIST
-            and bool([_checked(kind, name, v, inner) for v in value] or True)
-        )
-    if not good:
-        raise WireError("body", f"{kind.__name__}.{name} is missing, of another type or out of range")
-    return value
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_INT
 
 
-def _most(name: str) -> int:
-    return MAX_NAME if name in NAMES else MAX_REASON if name in REASONS else MAX_TEXT
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < MAX_INT  # NaN is not
+
+
+def _session(value: Any) -> bool:
+    return isinstance(value, bytes) and len(value) in (0, SESSION_BYTES)
+
+
+def _texts(name: str) -> Callable[[Any], bool]:
+    most = MAX_NAME if name in NAMES else MAX_REASON if name in REASONS else MAX_TEXT
+    return lambda value: isinstance(value, str) and len(value) <= most
+
+
+def _list_of(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) <= MAX_LIST and all(map(good, value))
+
+
+CHECKS: dict[Any, Callable[[Any], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: _whole,
+    float: _number,
+    bytes: _session,
+    list[int]: _list_of(_whole),
+    list[str]: _list_of(lambda value: isinstance(value, str) and len(value) <= MAX_TEXT),
+}

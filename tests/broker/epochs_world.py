@@ -60,6 +60,7 @@ class Scenario:
     slot: int = 0
     sizes: tuple[int, ...] = ()
     ledger: bool = True
+    hosts: bool = False  # without a ledger: the rank is in the process whose end ends the broker
     ahead: int = 1
     lazy: bool = False  # ranks hand out when they are asked to, one datapoint at a time
     single: bool = False  # messages arrive one by one, not all that are under way
@@ -137,6 +138,7 @@ class SimWorker(Peer):
             n = len(self.scenario.counts)
             self.say(e.Source("Sim", n, False, FINGERPRINT, 1, 0, False, False, ""))
         elif isinstance(message, e.Lease):
+            self._forget(message.taken)
             self._lease(message)
         elif isinstance(message, e.Revoke):
             dropped = [number for number in message.leases if number not in self.made]
@@ -145,9 +147,12 @@ class SimWorker(Peer):
             if dropped:
                 self.say(e.Dropped(dropped))
         elif isinstance(message, e.Taken):
-            for number in message.leases:
-                self.made.pop(number, None)
-                self.todo.pop(number, None)
+            self._forget(message.leases)
+
+    def _forget(self, leases: Sequence[int]) -> None:
+        for number in leases:
+            self.made.pop(number, None)
+            self.todo.pop(number, None)
 
     def _lease(self, lease: e.Lease) -> None:
         for number in [n for n, each in self.todo.items() if each.generation != lease.generation]:
@@ -155,7 +160,7 @@ class SimWorker(Peer):
         if lease.lease in self.made:
             self.say(*self.made[lease.lease])
         else:
-            self.todo[lease.lease] = lease
+            self.todo.setdefault(lease.lease, lease)  # it may be in the making
 
     def next(self) -> e.Lease | None:
         wanted = [lease for lease in self.todo.values() if lease.epoch < self.scenario.epochs]
@@ -215,6 +220,8 @@ class SimRank(Peer):
         self.waiting: list[Block] = []
         self.epoch = self.total = self.begin = self.passed = 0
         self.final = self.ended = False
+        self.confirms = scenario.ledger or (scenario.world == 1 and not scenario.hosts)
+        self.opened = 0
         self.ready: list[tuple[int, str]] = []
         self.pads: dict[int, str] = {}
         self.handed: list[tuple[int, int, bool, str]] = []  # epoch, output, padding, datapoint
@@ -222,6 +229,8 @@ class SimRank(Peer):
         self.welcomed = False
         self.lives = -1  # how often it may still connect; below 0: always
         self.report = ""
+        self.goodbye: e.Farewell | None = None  # it leaves; nothing is handed out any more
+        self.parted = False  # and may forget all
 
     # ------------------------------------------------------------------ the connection
 
@@ -229,6 +238,14 @@ class SimRank(Peer):
         self.connected, self.welcomed = True, False
         self.lives -= self.lives > 0
         self.say(self.hello())
+        if self.goodbye is not None:
+            self.say(self.goodbye)
+
+    def leave(self) -> None:
+        """Say goodbye, until that is answered."""
+        state = json.dumps(self.state_at(*self.position).to_dict())
+        self.goodbye = e.Farewell(self.generation, state)
+        self.say(self.goodbye)
 
     def hello(self) -> e.EpochsHello:
         holding: list[int] = []
@@ -239,13 +256,16 @@ class SimRank(Peer):
         state = "" if self.state is None else json.dumps(self.state.to_dict())
         return e.EpochsHello(
             self.session, self.name, "host", 1, "p", "g", 50, self.rank, json.dumps(self.plan.to_dict()), self.resume,
-            state, "raise", self.epoch, self.broker, self.generation, self.received, holding,
+            state, "raise", self.scenario.hosts, self.epoch, self.broker, self.generation, self.received, holding,
         )  # fmt: skip
 
     def hear(self, message: Message, frames: Sequence[Any]) -> None:
         if isinstance(message, Refused):
             self.cut()
             self.refused = "" if message.kind == "taken" else message.text
+            return
+        if isinstance(message, e.Parted):
+            self.parted = True
             return
         if isinstance(message, e.Forming):
             self.broker = message.broker
@@ -254,11 +274,9 @@ class SimRank(Peer):
         elif isinstance(message, e.Portion | e.Mishap) and message.generation == self.generation:
             self._put(message, frames)
         elif isinstance(message, e.Confirm) and message.generation == self.generation:
-            self.confirmed = max(self.confirmed, message.claimed)
+            self._confirm(message)
             if message.report and message.epoch == self.epoch:
                 self.report = message.report
-            if message.epoch == self.epoch:
-                self.total, self.final = max(self.total, message.total), message.final
         elif isinstance(message, ConsumerBeat) and message.sent > self.received:
             self.say(self.hello())
         self.go_on()
@@ -278,6 +296,8 @@ class SimRank(Peer):
                 block.number = 0
         if message.generation != self.generation or message.broker != self.broker:
             self.received = self.claimed = self.confirmed = message.sent
+            self.opened = 0
+        self.confirms = message.confirms
         self.generation, self.broker, self.welcomed = message.generation, message.broker, True
         self._say_claim()  # as its heartbeat does
 
@@ -295,6 +315,15 @@ class SimRank(Peer):
         if message.delivery == self.received + 1:
             self.received += 1
             self.waiting.append(Block(message.delivery, message, frames))
+            if isinstance(message, e.Portion):
+                self._confirm(message)
+            if not self.confirms:
+                self.confirmed = self.received
+
+    def _confirm(self, message: e.Portion | e.Confirm) -> None:
+        self.confirmed = max(self.confirmed, message.claimed)
+        if message.epoch == self.epoch:
+            self.total, self.final = max(self.total, message.total), message.final or self.final
 
     # ------------------------------------------------------------------ the user
 
@@ -311,7 +340,7 @@ class SimRank(Peer):
 
     def go_on(self) -> None:
         """Do all that can be done without the broker; a lazy rank only claims."""
-        if not self.generation or self.ended or self.refused:
+        if not self.generation or self.ended or self.refused or self.goodbye:
             return
         if not self.scenario.lazy:
             while self.hand_out():
@@ -321,7 +350,7 @@ class SimRank(Peer):
     def claim(self) -> None:
         if not self.welcomed:
             return
-        claimed = self.claimed
+        claimed = max(self.claimed, self.opened)
         ahead = sum(block.number <= claimed for block in self.waiting)
         hungry = not any(block.number <= self.confirmed for block in self.waiting)
         for block in self.waiting:
@@ -332,7 +361,7 @@ class SimRank(Peer):
             self._say_claim()
 
     def can_hand_out(self) -> bool:
-        return bool(self.generation) and not self.ended and not self.refused and self._next() != "wait"
+        return bool(self.generation) and not (self.ended or self.refused or self.goodbye) and self._next() != "wait"
 
     def _next(self) -> str:
         rows = self.plan.rows
@@ -374,6 +403,7 @@ class SimRank(Peer):
 
     def _take(self, block: Block) -> None:
         message = block.message
+        self.opened = block.number
         if isinstance(message, e.Mishap) or message.epoch != self.epoch:
             return
         outputs = block.frames[0].decode().split()
@@ -469,6 +499,8 @@ class World:
         self.seats: dict[str, Any] = {}
         self.confirmed: set[tuple[bytes, int, int, int, bool]] = set()  # what must never be delivered again
         self.resumed = False  # a rank was killed, and what it had claimed and not handed out is in doubt
+        self.lost = False  # a broker without a ledger died: nobody can go on after what it knew
+        self.sent: dict[bytes, set[str]] = {}  # by session, to ranks that need no confirmation
         self.seed = scenario.plan.seed
         self.gone: list[SimRank] = []
         self.peers: dict[str, Any] = {}
@@ -518,6 +550,8 @@ class World:
             if peer.session == session and peer.connected:
                 if isinstance(message, e.Portion):
                     self._check_delivery(peer, message)
+                    if not peer.confirms:
+                        self.sent.setdefault(session, set()).update(frames[0].decode().split())
                 peer.down.append((message, frames))
 
     # ------------------------------------------------------------------ steps
@@ -532,6 +566,8 @@ class World:
         found += [("cut", name) for name, zombie in self.zombies.items() if zombie.connected]
         if self._over:
             found.append(("rerun",))
+        if all(rank.parted for rank in self.ranks) and not self.lost:
+            found.append(("return",))
         if self.disk.pending:
             found.append(("disk",))
         return found
@@ -719,8 +755,14 @@ class World:
         self.seats.clear()
         self.disk.pending.clear()
         self.job = self._broker()
-        if self.scenario.ledger and self.disk.durable is not None:
-            self.job.restore(self.disk.durable)
+        if self.scenario.ledger:
+            if self.disk.durable is not None:
+                self.job.restore(self.disk.durable)
+            return
+        self.lost = True
+        for rank in self.ranks:
+            if rank.resume == "broker" and not rank.generation:
+                rank.refused = "what it would go on after is not known: its run is over"
 
     def _can_reload(self) -> list[Step]:
         begun = any(rank.generation for rank in self.ranks) and not self.resumed
@@ -738,7 +780,7 @@ class World:
                 new.state = old.state_at(epoch, passed) if old.generation else old.state
                 new.handed = list(old.handed)
                 new.epoch = epoch
-        self.resumed = False
+        self.resumed = self.lost = False
 
     def _can_again(self) -> list[Step]:
         return [("again",)] if any(rank.generation for rank in self.ranks) else []
@@ -746,6 +788,7 @@ class World:
     def _do_again(self) -> None:
         """All ranks are killed, and a run begins afresh."""
         self.seed += self.scenario.seeds
+        self.lost = False
         for old in self.ranks:
             new = self._replace(old)
             new.resume = "fresh"
@@ -756,7 +799,8 @@ class World:
         self._do_again()
 
     def _can_resume(self) -> list[Step]:
-        return [("resume",)] if self.scenario.world == 1 and self.ranks[0].generation else []
+        possible = self.scenario.world == 1 and self.ranks[0].generation and not self.lost
+        return [("resume",)] if possible else []
 
     def _do_resume(self) -> None:
         """The only rank is killed, and goes on after what it had claimed, which is in doubt."""
@@ -769,19 +813,16 @@ class World:
     def _can_leave(self) -> list[Step]:
         positions = {rank.position for rank in self.ranks}
         possible = self.scenario.order == "strict" or self.scenario.world == 1
-        alive = all(rank.connected and rank.generation for rank in self.ranks) and not self.resumed
+        alive = all(rank.generation and not rank.goodbye for rank in self.ranks) and not (self.resumed or self.lost)
         return [("leave",)] if alive and possible and len(positions) == 1 else []
 
     def _do_leave(self) -> None:
-        """All ranks say goodbye at the same position, and come again to go on there."""
-        for old in self.ranks:
-            self._do_up(old)
-            state = json.dumps(old.state_at(*old.position).to_dict())
-            if self.seats.get(old.name) is not None:
-                self.job.farewell(self.seats[old.name], e.Farewell(old.generation, state))
-        self.job.pump(self.time)
-        while self.disk.pending:  # else a crash makes it a rank that was killed
-            self._do_disk()
+        """All ranks say goodbye at the same position."""
+        for rank in self.ranks:
+            rank.leave()
+
+    def _do_return(self) -> None:
+        """All had their goodbyes answered, and come again to go on where they were."""
         for old in self.ranks:
             new = self._replace(old)
             old.lives = 0
@@ -868,7 +909,7 @@ class World:
 
     @property
     def done(self) -> bool:
-        return all(rank.ended for rank in self.ranks)
+        return all(rank.ended and not rank.goodbye for rank in self.ranks)
 
     def check_end(self) -> None:
         """Look whether every datapoint was handed out as often as it should be."""
@@ -904,6 +945,8 @@ class World:
         """Return what ranks that are gone had claimed, whether they handed it out or not."""
         found = {each[3] for old in self.gone for each in old.handed}
         for old in self.gone:
+            found |= self.sent.get(old.session, set())
+        for old in self.gone:
             found |= {datapoint for _, datapoint in old.ready}
             for block in old.waiting:
                 if isinstance(block.message, e.Portion) and block.number <= old.claimed:
@@ -924,7 +967,19 @@ class World:
     def key(self) -> bytes:
         """Return the same for two worlds in which the same can happen."""
         return digest(
-            [self.job, self.disk, self.peers, self.zombies, self.seats, self.left, self.most, self.resumed, self.seed]
+            [
+                self.job,
+                self.disk,
+                self.peers,
+                self.zombies,
+                self.seats,
+                self.left,
+                self.most,
+                self.resumed,
+                self.seed,
+                self.lost,
+                self.sent,
+            ]
         )
 
 

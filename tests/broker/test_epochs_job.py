@@ -66,6 +66,16 @@ def _opened(world: Any) -> None:
         world.step(steps[turn % len(steps)])
 
 
+def _handed(world: Any, count: int) -> None:
+    """Go on until the only rank has handed out so much."""
+    for turn in range(500):
+        if len(world.ranks[0].handed) == count:
+            return
+        steps = world.steps()
+        world.step(steps[turn % len(steps)])
+    pytest.fail("that does not happen")
+
+
 def _crashing(**more: Any) -> Any:
     return w.World(w.Scenario(faults=(("crash", 9), ("cut", 9), ("reload", 9), ("leave", 9)), most=99, **more))
 
@@ -132,6 +142,59 @@ def test_ranks_that_all_said_goodbye_go_on_exactly_there() -> None:
     world.step(("leave",))
     _finish(world)
     assert [len(rank.handed) for rank in world.ranks] == [3, 3]
+
+
+def test_a_goodbye_is_answered_when_it_is_durable_and_outlives_the_broker_from_then_on() -> None:
+    world = _crashing(counts=(1,) * 6, world=1, split_size=2, lazy=True, workers=1)
+    _handed(world, 3)
+    while world.disk.pending:
+        world.step(("disk",))
+    rank = world.ranks[0]
+    world.step(("leave",))
+    _until(world, ("up", "r0"), ("down", "r0"))
+    assert not rank.parted
+    _until(world, ("disk",), ("down", "r0"), ("disk",), ("down", "r0"))
+    assert rank.parted
+    world.step(("crash",))
+    _finish(world)
+    assert [each[3] for each in world.ranks[0].handed] == [f"7.0.{n}.0" for n in range(6)]
+
+
+def test_a_goodbye_that_a_broker_read_and_lost_is_said_to_the_next_one() -> None:
+    world = _crashing(counts=(1,) * 6, world=1, split_size=2, lazy=True, workers=1)
+    _handed(world, 3)
+    world.step(("leave",))
+    world.step(("up", "r0"))
+    world.step(("crash",))
+    _finish(world)
+    assert [each[3] for each in world.ranks[0].handed] == [f"7.0.{n}.0" for n in range(6)]
+
+
+def test_a_rank_that_hosts_its_broker_waits_for_no_confirmation_and_says_what_it_has_all_the_same() -> None:
+    world = w.World(w.Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True))
+    confirmed = []
+    send, world.job._send = (
+        world.job._send,
+        lambda session, message, frames: (
+            confirmed.append(message.claimed) if isinstance(message, e.Confirm) else None,
+            send(session, message, frames),
+        ),
+    )
+    _finish(world)
+    assert len(world.ranks[0].handed) == 6
+    assert set(confirmed) == {0}
+    _until(world, ("up", "r0"))
+    assert world.job.seats[0].claimed == 6
+
+
+def test_what_was_sent_to_a_rank_that_waits_for_no_confirmation_is_not_sent_to_the_one_that_goes_on() -> None:
+    scenario = w.Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True, lazy=True, workers=1)
+    world = w.World(replace(scenario, faults=(("resume", 1),), most=1))
+    while not world.ranks[0].waiting:
+        world.step(world.steps()[0])
+    assert not world.ranks[0].claimed or world.ranks[0].claimed < world.ranks[0].received + 1
+    world.step(("resume",))
+    _finish(world)
 
 
 def test_a_row_that_is_larger_than_the_budget_does_not_stop_the_epoch() -> None:
@@ -231,7 +294,10 @@ def test_padding_that_was_handed_out_is_not_owed_again() -> None:
 def test_a_rank_that_dies_before_it_claims_anything_goes_on_where_the_one_before_it_left() -> None:
     scenario = w.Scenario(counts=(2, 1), split_size=1, world=1, order="arrival", lazy=True, workers=1)
     world = w.World(replace(scenario, faults=(("leave", 1), ("resume", 1)), most=2))
-    for kind, until in (("leave", lambda rank: rank.handed), ("resume", lambda rank: rank.generation)):
+    for kind, until in (
+        ("leave", lambda rank: rank.handed),
+        ("resume", lambda rank: rank.generation and not rank.goodbye),
+    ):
         while not until(world.ranks[0]):
             world.step(world.steps()[0])
         world.step((kind,))

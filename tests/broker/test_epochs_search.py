@@ -89,7 +89,7 @@ def scenario_of(seed: int) -> Any:
         epochs=rng.randint(1, 2), blocks=rng.randint(1, 4), slot=rng.choice([0, 64]) if sizes else 0, sizes=sizes,
         ahead=rng.randint(1, 2), lazy=rng.random() < 0.5, single=rng.random() < 0.6,
         failing=(0,) if rng.random() < 0.15 else (), faults=tuple((kind, 3) for kind in FAULTS),
-        most=rng.randint(1, 6),
+        most=rng.randint(1, 6), ledger=rng.random() < 0.8, hosts=rng.random() < 0.7,
     )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ MUTANTS = {
     "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, quick=True, faults=_once("expire")),
     "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, quick=True),
     "Counting": w.Scenario(
-        counts=(1, 1), split_size=1, world=1, workers=1, quick=True, ledger=False, seeds=True,
+        counts=(1,), split_size=1, world=1, workers=1, ledger=False, seeds=True,
         faults=_once("crash"),
     ),
     "Unreserved": w.Scenario(

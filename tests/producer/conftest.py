@@ -85,7 +85,7 @@ class FakeBroker:
         self._number += 1
         fields: dict[str, Any] = {
             "lease": self._number, "generation": GENERATION, "epoch": 0, "split": split, "seed": 0, "shuffle": False,
-            "first": 2 * split, "count": 2, "skip": [], "on_error": "raise", "most": MIB,
+            "first": 2 * split, "count": 2, "skip": [], "on_error": "raise", "most": MIB, "taken": [],
         }  # fmt: skip
         message = e.Lease(**(fields | changes))
         self.say(message, pipeline)

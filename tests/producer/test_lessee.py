@@ -23,7 +23,7 @@ def lessee() -> Lessee:
 
 
 def lease(number: int, split: int = 0, epoch: int = 0, generation: bytes = OLD) -> e.Lease:
-    return e.Lease(number, generation, epoch, split, 0, True, 2 * split, 2, [], "raise", 1 << 20)
+    return e.Lease(number, generation, epoch, split, 0, True, 2 * split, 2, [], "raise", 1 << 20, [])
 
 
 def made(number: int, generation: bytes = OLD) -> e.Made:

@@ -64,6 +64,34 @@ def test_each_datapoint_of_a_shard_has_numbers_of_its_own() -> None:
         assert np.random.rand() == drawn[1]
 
 
+def _runs(streams: ItemStreams, *, draws: bool = False) -> bool:
+    with streams.running():
+        streams.go_to(1, 2)
+        if draws:
+            np.random.rand()
+    return streams.missed()
+
+
+def test_global_numbers_that_a_run_draws_are_noticed_once_and_seeded_from_then_on() -> None:
+    streams = ItemStreams(seed_globals=True)
+    assert not _runs(streams)
+    assert _runs(streams, draws=True)  # it, or somebody since the last run
+    assert _runs(streams, draws=True)  # it
+    assert not _runs(streams, draws=True)
+
+
+def test_global_numbers_that_somebody_draws_between_two_runs_cost_one_run_and_seed_nothing() -> None:
+    streams = ItemStreams(seed_globals=True)
+    assert not _runs(streams)
+    np.random.rand()
+    assert _runs(streams)
+    for _ in range(3):
+        np.random.rand()
+        before = np.random.get_state()[1].tolist()
+        assert not _runs(streams)
+        assert np.random.get_state()[1].tolist() == before
+
+
 def test_what_only_lives_for_an_item_has_the_same_number_in_all() -> None:
     streams = ItemStreams(seed_globals=False)
     with streams.running():
