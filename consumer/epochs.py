@@ -22,7 +22,7 @@ from dfserve.dataflow.batch import BatchData
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import VERSION, State
-from dfserve.errors import ConfigError, WireError
+from dfserve.errors import ConfigError, DfserveError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
@@ -125,15 +125,16 @@ class Epochs:
 
     @property
     def report(self) -> dict[str, int] | None:
-        """What became of every item of the last epoch that is complete, as far as the broker has told."""
+        """What became of every item of the epoch that ended last here, as far as the broker has told."""
         deadline = time.monotonic() + REPORTING
+        reports = self._inbox.reports
         while self._session is not None:
             self._receive()
             left = deadline - time.monotonic()
-            if self._ended is None or self._ended in self._inbox.reports or left <= 0:
+            if self._ended is None or self._ended in reports or left <= 0:
                 break
             self._session.connection.socket.poll(int(1000 * left) + 1)
-        return self._inbox.reports[max(self._inbox.reports)] if self._inbox.reports else None
+        return reports.get(max(reports) if self._ended is None else self._ended) if reports else None
 
     @property
     def items(self) -> int:
@@ -161,7 +162,9 @@ class Epochs:
             self._state = self._handout.state()
 
     def farewell(self) -> m.Message:
-        """Return the goodbye."""
+        """Return the goodbye. The last report is waited for, since it may be read afterwards."""
+        with contextlib.suppress(DfserveError):
+            _ = self.report
         self._note_position()
         usable = self._state is not None and not (self._state.order == "arrival" and self._state.world > 1)
         state = json.dumps(self._state.to_dict()) if usable and self._state is not None else ""

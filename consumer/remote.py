@@ -233,7 +233,10 @@ class RemoteDataZMQ(DataFlow):
 
     @property
     def report(self) -> dict[str, int] | None:
-        """What became of every item of the last epoch that is complete (`dfserve.broker.epoch_report`), or None."""
+        """What became of every item of the epoch that ended last here (`dfserve.broker.epoch_report`).
+
+        Waits a second for it: it is complete when the broker has read the last claims of all ranks. None: it is not.
+        """
         return None if self._epochs is None else self._epochs.report
 
     def state_dict(self) -> dict[str, Any]:
