@@ -492,5 +492,9 @@ class EpochsJob:
             self._open_epoch(int(epoch), restored(fields))
         self._sessions = {int(rank): bytes.fromhex(session) for rank, session in record["sessions"].items()}
         self._left = {int(rank): State.from_dict(state) for rank, state in record["left"].items()}
+        for rank, state in self._left.items():
+            for epoch, ledger in self.epochs.items():
+                if epoch < state.epoch:
+                    ledger.passed(rank)
         self.production.expect(self.production.source.item_bytes * self.plan.split_size)
         self.production.entered = max(self.epochs, default=0) + 1  # ranks may be further than the record

@@ -275,8 +275,7 @@ class SimRank(Peer):
             self._put(message, frames)
         elif isinstance(message, e.Confirm) and message.generation == self.generation:
             self._confirm(message)
-            if message.report and message.epoch == self.epoch:
-                self.report = message.report
+            self.report = message.report or self.report
         elif isinstance(message, ConsumerBeat) and message.sent > self.received:
             self.say(self.hello())
         self.go_on()
@@ -394,10 +393,9 @@ class SimRank(Peer):
             number = self.plan.rows.padding(self.rank, self.total)[self.passed - self._own_below(self.total)]
             self._hand(number, self.pads[number], padding=True)
         elif what == "over":
-            self.ended = self.epoch + 1 >= self.scenario.epochs
-            if not self.ended:
-                self.want(self.epoch + 1)
-                self._say_claim()
+            self.want(self.epoch + 1)
+            self._say_claim()
+            self.ended = self.epoch >= self.scenario.epochs
             return not self.ended
         return what != "wait"
 

@@ -197,6 +197,22 @@ def test_what_was_sent_to_a_rank_that_waits_for_no_confirmation_is_not_sent_to_t
     _finish(world)
 
 
+def test_a_new_broker_owes_nothing_to_a_rank_that_left_after_the_epoch() -> None:
+    world = _crashing(counts=(1,) * 4, world=2, split_size=1, workers=1)
+    _opened(world)
+    rank = world.ranks[0]
+    left = replace(rank.state_at(0, 0), epoch=1)
+    world.job.farewell(world.seats["r0"], e.Farewell(rank.generation, json.dumps(left.to_dict())))
+    record = world.job.record()
+    world.step(("crash",))
+    world.job.restore(record)
+    ledger = world.job.epochs[0]
+    while ledger.may_lease:
+        _make(ledger, 1)
+    assert not ledger.queues[0]
+    assert len(ledger.queues[1]) == 2
+
+
 def test_a_row_that_is_larger_than_the_budget_does_not_stop_the_epoch() -> None:
     _finish(w.World(w.Scenario(counts=(1,) * 7, split_size=1, stride=4, even="pad", blocks=1)))
 
