@@ -17,7 +17,7 @@ from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
 from dfserve.consumer.session import Session
-from dfserve.consumer.waiting import WaitMeter, missing
+from dfserve.consumer.waiting import WaitMeter, metered, missing
 from dfserve.dataflow.batch import BatchData
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
@@ -373,26 +373,9 @@ class Epochs:
     def _await(self, ready: Callable[[], bool]) -> None:
         session = self._session
         assert session is not None
-        started = time.monotonic()
-        before = self._meter.total
-
-        def each_tick(waited: float) -> None:
-            self._meter.add(waited - (self._meter.total - before))
-
-        try:
-            session.wait(
-                ready,
-                self._receive,
-                lambda: self._inbox.beat(self._meter.total),
-                self._missing,
-                self._timeout,
-                each_tick,
-            )
-        finally:
-            now = time.monotonic()
-            self._meter.add(now - started - (self._meter.total - before))
-            if (line := self._meter.advice(now, self._beat)) is not None:
-                log.warning("%s", line)
+        beat = lambda: self._inbox.beat(self._meter.total)  # noqa: E731  # read when it is sent
+        with metered(self._meter, lambda: self._beat) as each_tick:
+            session.wait(ready, self._receive, beat, self._missing, self._timeout, each_tick)
 
     def _missing(self, waited: float) -> str:
         where = " and ".join(self._addresses)
@@ -403,18 +386,11 @@ class Epochs:
     def _receive(self) -> None:
         session = self._session
         assert session is not None
-        while True:
-            try:
-                received = session.connection.receive()
-            except WireError as error:
-                if error.reason == "version":
-                    raise
-                self.errors += 1
-                log.error("the broker sent a message that cannot be read: %s", error)
-                continue
-            if received is None:
-                break
-            self._handle(session, *received)
+        for message, frames in session.messages(self._note_bad):
+            self._handle(session, message, frames)
+
+    def _note_bad(self) -> None:
+        self.errors += 1
 
     def _handle(self, session: Session, message: m.Message, frames: list[Any]) -> None:
         if isinstance(message, m.ConsumerBeat):

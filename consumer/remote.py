@@ -152,15 +152,16 @@ class RemoteDataZMQ(DataFlow):
                 "resume": resume != "checkpoint",
             },
         )
-        self._stream = Stream(
-            self._addresses,
-            self._connected,
-            identity(pipeline, group, lag, hwm, min_producers),
-            timeout=timeout,
-            on_error=on_error,
-            meter=self._meter,
-        )
-        if mode == "epochs":
+        if mode == "stream":
+            self._stream = Stream(
+                self._addresses,
+                self._connected,
+                identity(pipeline, group, lag, hwm, min_producers),
+                timeout=timeout,
+                on_error=on_error,
+                meter=self._meter,
+            )
+        else:
             plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
             self._epochs = Epochs(
                 self._addresses,
@@ -266,8 +267,8 @@ class RemoteDataZMQ(DataFlow):
 
     @property
     def in_doubt(self) -> int:
-        """Datapoints so far that a consumer which died may have handed out too; mode="stream"."""
-        return self._stream.in_doubt
+        """Datapoints so far that a consumer which died may have handed out too; in epochs the report has them."""
+        return self._stream.in_doubt if self._epochs is None else 0
 
     def _endless(self, plain: Any) -> Iterator[Any]:
         while True:
@@ -316,8 +317,9 @@ class RemoteDataZMQ(DataFlow):
                 if self._epochs is not None and source.broker is None:  # a hosted one ends with us
                     self._epochs.await_parting(source)
             source.close()
-        self._stream.close()
-        if self._epochs is not None:
+        if self._epochs is None:
+            self._stream.close()
+        else:
             self._epochs.close()
 
     def __enter__(self) -> RemoteDataZMQ:

@@ -6,13 +6,13 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dfserve import endpoints
 from dfserve.client import Connection
 from dfserve.embedded import EmbeddedBroker
-from dfserve.errors import Starved
+from dfserve.errors import Starved, WireError
 from dfserve.wire import messages as m
 
 log = logging.getLogger("dfserve.consumer")
@@ -43,6 +43,25 @@ class Session:
     def close(self) -> None:
         """Close both, once."""
         self._finalizer()
+
+    def messages(self, bad: Callable[[], object]) -> Iterator[tuple[m.Message, list[Any]]]:
+        """Iterate over what has come; ``bad`` is told of each message that cannot be read, and that is passed over.
+
+        Raises:
+            WireError: the broker speaks another version of the protocol.
+        """
+        while True:
+            try:
+                received = self.connection.receive()
+            except WireError as error:
+                if error.reason == "version":
+                    raise
+                bad()
+                log.error("the broker sent a message that cannot be read: %s", error)
+                continue
+            if received is None:
+                return
+            yield received
 
     def wait(
         self,

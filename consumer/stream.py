@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from dfserve.client import Connection
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.inbox import Arrival, Inbox
 from dfserve.consumer.session import Session
-from dfserve.consumer.waiting import WaitMeter, missing
+from dfserve.consumer.waiting import WaitMeter, metered, missing
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
 from dfserve.wire import messages as m
@@ -78,11 +77,8 @@ class Stream:
         if self._source is not None:
             return
         self._source = self._connect()
-        started = time.monotonic()
-        try:
-            self._await(lambda: self._inbox.welcomed)
-        finally:
-            self._meter.add(time.monotonic() - started)
+        with metered(self._meter, lambda: self._beat) as each_tick:
+            self._await(lambda: self._inbox.welcomed, each_tick)
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator that ends with the stream."""
@@ -178,19 +174,8 @@ class Stream:
     # ------------------------------------------------------------------ waiting
 
     def _await_arrival(self) -> None:
-        started = time.monotonic()
-        before = self._meter.total
-        try:
-            self._await(lambda: bool(self._inbox), lambda waited: self._report(before, waited))
-        finally:
-            now = time.monotonic()
-            self._meter.add(now - started - (self._meter.total - before))
-            if (line := self._meter.advice(now, self._beat)) is not None:
-                log.warning("%s", line)
-
-    def _report(self, before: float, waited: float) -> None:
-        """Once a second of waiting, count it, so that the metrics show a wait that has not ended."""
-        self._meter.add(waited - (self._meter.total - before))
+        with metered(self._meter, lambda: self._beat) as each_tick:
+            self._await(lambda: bool(self._inbox), each_tick)
 
     def _await(self, ready: Callable[[], bool], each_tick: Callable[[float], None] = lambda _: None) -> None:
         """Receive until something is there; every wait ends with it or with an error that says who is missing."""
@@ -206,18 +191,13 @@ class Stream:
         """Take messages in until there is a delivery or none is left; the rest waits in libzmq's queue."""
         source = self._source
         assert source is not None
-        while not self._inbox:
-            try:
-                received = source.connection.receive()
-            except WireError as error:
-                if error.reason == "version":
-                    raise
-                self.errors += 1
-                log.error("the broker sent a message that cannot be read: %s", error)
-                continue
-            if received is None:
+        for message, frames in () if self._inbox else source.messages(self._note_bad):
+            self._handle(source.connection, message, frames)
+            if self._inbox:
                 return
-            self._handle(source.connection, *received)
+
+    def _note_bad(self) -> None:
+        self.errors += 1
 
     def _handle(self, connection: Connection, message: m.Message, frames: list[Any]) -> None:
         if isinstance(message, m.ConsumerBeat):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from dfserve.wire.messages import ConsumerBeat
+
+log = logging.getLogger("dfserve.consumer")
 
 PERIOD = 60.0  # seconds between lines
 TOO_MUCH = 0.10  # share of the time; below it a faster loader would change little
@@ -32,6 +39,27 @@ class WaitMeter:
         if share <= TOO_MUCH:
             return None
         return f"the trainer waited {share:.0%} of the last {length:.0f} s: {_diagnosis(beat)}"
+
+
+@contextmanager
+def metered(meter: WaitMeter, beat: Callable[[], ConsumerBeat | None]) -> Iterator[Callable[[float], None]]:
+    """Count a wait; yields what is told, once a second, how long it has lasted, so that metrics show one that goes on.
+
+    Args:
+        beat: returns what the broker said last, for the advice in the log.
+    """
+    started, before = time.monotonic(), meter.total
+
+    def count(waited: float) -> None:
+        meter.add(waited - (meter.total - before))
+
+    try:
+        yield count
+    finally:
+        now = time.monotonic()
+        count(now - started)
+        if (line := meter.advice(now, beat())) is not None:
+            log.warning("%s", line)
 
 
 def _diagnosis(beat: ConsumerBeat | None) -> str:
