@@ -137,6 +137,22 @@ def starting_state(seat: Seat, epochs: Mapping[int, Ledger]) -> dict[str, Any]:
     }
 
 
+def kept_of(holding: Sequence[int], starts: Mapping[int, Start]) -> list[int]:
+    """Return which of the blocks that a rank holds unconfirmed it had claimed durably when a broker died.
+
+    What the broker after it has settled says nothing: numbers may be others now, and a split another rank's.
+
+    Args:
+        holding: (epoch, split, claimant), one after the other; as is what is returned.
+        starts: epochs, as the record had them.
+    """
+    kept = []
+    for epoch, split, claimant in zip(holding[::3], holding[1::3], holding[2::3], strict=False):
+        if epoch in starts and starts[epoch].claimed(split, claimant):
+            kept += [epoch, split, claimant]
+    return kept
+
+
 def opened(
     instance: bytes, seat: Seat, plan: Plan, source: Source, state: Mapping[str, Any], kept: Sequence[int]
 ) -> Opened:

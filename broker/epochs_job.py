@@ -16,7 +16,7 @@ from typing import Any
 from dfserve.broker.budget import Budget
 from dfserve.broker.epoch_commits import Commits, Save
 from dfserve.broker.epoch_report import OUTCOMES, EpochReport
-from dfserve.broker.epoch_start import common, opened, restored, start_of, starting_state
+from dfserve.broker.epoch_start import common, kept_of, opened, restored, start_of, starting_state
 from dfserve.broker.ledger import Ledger, Split, Start
 from dfserve.broker.production import NO_BYTES, Production, Send
 from dfserve.broker.seats import Delivery, Seat, seated
@@ -70,6 +70,7 @@ class EpochsJob:
         self._draw = draw
         self._members: dict[int, Seat] = {}  # of the generation: a seat may have gone to another since
         self._sessions: dict[int, bytes] = {}  # of the generation, by rank, as the record has them
+        self._restored: dict[int, Start] = {}  # epochs, as the record had them that this broker began with
         self._left: dict[int, State] = {}  # where the ranks stood that said goodbye
 
     @property
@@ -147,16 +148,7 @@ class EpochsJob:
                 self._send(seat.session, delivery.message, delivery.frames)
 
     def _kept(self, hello: e.EpochsHello) -> list[int]:
-        """Return which of the blocks that a rank holds unconfirmed it had claimed durably: (epoch, split, claimant)."""
-        kept = []
-        holding = hello.holding
-        for epoch, number, claimant in zip(holding[::3], holding[1::3], holding[2::3], strict=False):
-            ledger = self.epochs.get(epoch)
-            split = None if ledger is None else ledger.open.get(number)
-            settled = ledger is not None and ledger.is_settled(number)
-            if settled or (split is not None and claimant in split.claimed):
-                kept += [epoch, number, claimant]
-        return kept
+        return kept_of(hello.holding, self._restored)
 
     def rank_unreachable(self, seat: Seat) -> None:
         """Note that a rank's connection is gone. What it claimed is its own, whatever comes."""
@@ -263,6 +255,7 @@ class EpochsJob:
         self.reports.clear()
         self._members.clear()
         self._left.clear()
+        self._restored.clear()
         self.seats = {rank: seat for rank, seat in self.seats.items() if seat.connected and self._is_fresh(seat)}
 
     def _open_epoch(self, epoch: int, start: Start) -> None:
@@ -488,8 +481,9 @@ class EpochsJob:
         self.production.source = e.Source(**record["source"])
         plan, items = self.plan, self.production.source.items
         self.production.poison.begin(items, plan.seed, plan.shuffle, record["poisoned"])
-        for epoch, fields in record["epochs"].items():
-            self._open_epoch(int(epoch), restored(fields))
+        self._restored = {int(epoch): restored(fields) for epoch, fields in record["epochs"].items()}
+        for epoch, start in self._restored.items():
+            self._open_epoch(epoch, start)
         self._sessions = {int(rank): bytes.fromhex(session) for rank, session in record["sessions"].items()}
         self._left = {int(rank): State.from_dict(state) for rank, state in record["left"].items()}
         for rank, state in self._left.items():

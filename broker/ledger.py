@@ -98,6 +98,11 @@ class Start:
     skip: Sequence[tuple[int, int]] = ()
     tally: tuple[int, int, int] = (0, 0, 0)
 
+    def claimed(self, split: int, claimant: int) -> bool:
+        """Whether a rank's part of a split counts as claimed."""
+        settled = split < self.low or any(first <= split < last for first, last in self.done)
+        return settled or any(number == split and claimant in claimed for number, _, _, claimed in self.placed)
+
 
 class NotRepeatableError(DfserveError):
     """A split had other outputs when it was made again."""
@@ -298,11 +303,6 @@ class Ledger:
         if split.stage is Stage.SETTLED:
             return self.strict and split.outputs > 0
         return bool(split.claimed) if self.strict or self._renumbers else True
-
-    def is_settled(self, number: int) -> bool:
-        """Whether every rank has claimed its part of a split."""
-        split = self.open.get(number)
-        return number < self.low or self._is_done(number) or (split is not None and split.stage is Stage.SETTLED)
 
     # ------------------------------------------------------------------ inside
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dfserve.broker.epoch_start import kept_of
 from dfserve.broker.ledger import Ledger, Made, Stage, Start
 from dfserve.broker.poison import STRIKES
 from dfserve.epochs.rows import Rows
@@ -213,6 +214,12 @@ def test_a_new_broker_owes_nothing_to_a_rank_that_left_after_the_epoch() -> None
     assert len(ledger.queues[1]) == 2
 
 
+def test_a_rank_keeps_what_it_had_claimed_when_the_broker_died_whatever_others_have_settled_since() -> None:
+    start = Start(low=1, done=((3, 4),), placed=((2, 1, 3, (0,)),))
+    holding = [0, 0, 1, 0, 1, 1, 0, 2, 0, 0, 2, 1, 0, 3, 1, 1, 0, 0]
+    assert kept_of(holding, {0: start}) == [0, 0, 1, 0, 2, 0, 0, 3, 1]
+
+
 def test_a_row_that_is_larger_than_the_budget_does_not_stop_the_epoch() -> None:
     _finish(w.World(w.Scenario(counts=(1,) * 7, split_size=1, stride=4, even="pad", blocks=1)))
 
@@ -278,7 +285,7 @@ def test_a_split_that_was_settled_before_an_earlier_one_keeps_its_numbers_over_a
         _make(ledger, 1)
     ledger.claim(1, 1)
     again = _ledger(4, 2, even="drop", **vars(ledger.record()))
-    assert again.is_settled(1)
+    assert ledger.record().claimed(1, 1)
     for _ in range(3):
         _make(again, 1)
     assert again.total == 4
