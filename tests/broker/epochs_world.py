@@ -266,6 +266,7 @@ class SimRank(Peer):
             return
         if isinstance(message, e.Parted):
             self.parted = True
+            self.lives = 0
             return
         if isinstance(message, e.Forming):
             self.broker = message.broker
