@@ -281,7 +281,8 @@ class EpochsJob:
         wanted = max((seat.epoch for seat in self._members.values()), default=first)
         self.production.entered = max(self.production.entered, wanted)
         left = len(self._members) == self.plan.world and all(seat.epoch > first for seat in self._members.values())
-        if len(self.epochs) == OPEN_EPOCHS and left and (self.epochs[first].complete or wanted > last):
+        over = self.epochs[first].complete or self.epochs[first].abandoned or wanted > last
+        if len(self.epochs) == OPEN_EPOCHS and left and over:
             self._tell_report(first)
             self.production.forget(first)
             del self.reports[first]

@@ -116,6 +116,8 @@ class Ledger:
         total: outputs that have numbers.
         items, filtered, quarantined: of the settled splits.
         dropped: items whose outputs the last, incomplete row would have held, with even="drop"; known at the end.
+        abandoned: an item raised after all ranks had gone on, in what a new broker makes again for the report: it will
+            not be complete.
     """
 
     def __init__(self, splits: int, rows: Rows, *, strict: bool, even: str, window: int, start: Start) -> None:
@@ -130,6 +132,7 @@ class Ledger:
         self.total = start.total
         self.items, self.filtered, self.quarantined = start.tally
         self.dropped = 0
+        self.abandoned = False
         self.begin = tuple(start.begin) or (0,) * rows.world
         self.skip = dict(start.skip)
         self.open: dict[int, Split] = {}
@@ -355,6 +358,7 @@ class Ledger:
         if made.failed:
             split.stage = Stage.FAILED
             split.owed = self._told_of_failure(split)
+            self.abandoned |= not split.owed
             self._queue(split)
             return False
         again = split.counted

@@ -308,6 +308,17 @@ def test_claims_of_what_lies_partly_before_a_changed_row_survive_a_crash() -> No
     assert ledger.record().placed == ((0, -1, 3, (0,)),)
 
 
+def test_an_item_that_raises_when_nobody_needs_it_any_more_does_not_hold_the_next_epoch_up() -> None:
+    ledger = _ledger(2, 2, even="drop")
+    for rank in (0, 1):
+        ledger.passed(rank)
+    split = ledger.lease(1)
+    assert split is not None
+    ledger.made(0, 1, Made(0, 0, failed=True))
+    assert ledger.abandoned
+    assert not ledger.complete
+
+
 def test_padding_that_was_handed_out_is_not_owed_again() -> None:
     ledger = _ledger(1, 2, even="pad", begin=(1, 2))
     _make(ledger, 1)
