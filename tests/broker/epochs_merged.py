@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from epochs_key import Walk, record_of
+from epochs_key import Walk, digest, packed
 from epochs_world import Peer, Scenario, SimRank, SimWorker, Step, World
 
 from dfserve.wire import epoch_messages as e
+from dfserve.wire.messages import Refused
 
 RANK_FAULTS = ("cut", "crash", "reload", "resume", "again", "leave")
 LOSING = ("cutw", "crash")  # faults after which a worker lives on that may have missed what was said to it
@@ -30,7 +31,10 @@ class Merged(World):
 
     def __init__(self, scenario: Scenario) -> None:
         self.suspected: set[str] = set()
-        self.silent = False  # nobody said anything in the last step
+        self.silent = self.many = False  # in the last step nobody said anything, somebody said several things
+        self.single = False
+        if scenario.lazy:
+            raise ValueError("a lazy rank's losses are not thought of here")
         super().__init__(scenario)
         for peer in self.peers.values():
             peer.cut()
@@ -40,13 +44,10 @@ class Merged(World):
 
     # ------------------------------------------------------------------ steps
 
-    def _can_lose(self, *kinds: str) -> bool:
-        return self.most > 0 and any(self.left.get(kind) for kind in kinds)
-
     def steps(self) -> list[Step]:
         found: list[Step] = []
         for name, peer in [*self.peers.items(), *self.zombies.items()]:
-            found += ((kind, name) for kind in self._possible(peer))
+            found += self._possible(peer)
         for name, zombie in self.zombies.items():
             if zombie.connected:
                 found += [("cut", name, *lost) for lost in self._losses(zombie)]
@@ -56,69 +57,91 @@ class Merged(World):
             found.append(("disk",))
         return found
 
-    def _possible(self, peer: Any) -> Iterator[str]:
-        if peer.name in self.suspected:
-            yield "up"
+    def _possible(self, peer: Any) -> Iterator[Step]:
+        name = peer.name
+        if name in self.suspected:
+            yield "up", name
         if peer.connected and peer.down:
-            yield "down"
+            yield "down", name
         if not peer.connected and not getattr(peer, "refused", "") and getattr(peer, "lives", 1):
-            yield "connect"
+            yield "connect", name
         if isinstance(peer, SimWorker):
-            if peer.next() is not None:
-                yield "make"
-            if peer.connected and peer.name not in self.suspected and self._hangs(peer):
-                yield "beat"
-        elif self.scenario.lazy and peer.can_hand_out():
-            yield "user"
+            yield from (("make", name, number) for number in range(len(peer.choices())))
+            if peer.connected and name not in self.suspected and self._hangs(peer):
+                yield "beat", name
 
-    def faults(self) -> list[Step]:
-        return [self._told(step) for step in super().faults()]
+    def alone(self, step: Step) -> bool:
+        """Tell whether the step, which was just done, may be thought to come before all others that were possible.
 
-    def _told(self, step: Step) -> Step:
-        return step
+        Sound: a rank heard something and said nothing. That is seen by nobody but the rank, so it commutes with
+        whatever others do, and it is its next step in any case unless a fault that is about ranks comes first, of which
+        none is left. What a rank hands out must be durable then, and the earlier it looks the less is. Each such step
+        takes a message from a queue, so there is no end of steps that keeps others from coming.
+        """
+        kind, name, *_ = *step, ""
+        return kind == "down" and self.silent and name in self.peers and name[0] == "r" and not self._left(*RANK_FAULTS)
 
     def step(self, step: Step) -> None:
         kind, *names = step
+        self.single = kind == "single"
+        if self.single:
+            kind, *names = names
         self.time += 10.0
-        zombie = any(name in self.zombies for name in names)
-        if kind in self.left and not zombie:
+        if kind in self.left and not self.zombies.keys() & {name for name in names if isinstance(name, str)}:
             self.left[kind] -= 1
             self.most -= 1
         before = {peer.session: len(peer.handed) for peer in self.everybody() if isinstance(peer, SimRank)}
-        peers = [
-            (self.peers.get(name) or self.zombies[name]) if isinstance(name, str) else name for name in names
-        ]
-        drawn, self.silent = self.drawn, kind in ("down", "user", "make")
+        self.silent, self.many = kind in ("down", "make"), False
+        peers = [(self.peers.get(each) or self.zombies.get(each) or each) for each in names]
         getattr(self, f"_do_{kind}")(*peers)
         if not self.silent:
             self.job.pump(self.time)
         self._settle()
         self._check_handed(before)
         self.check()
+        self._bury()
+
+    # ------------------------------------------------------------------ who hears what, and when
 
     def _settle(self) -> None:
         """Let the broker take in what was said, and workers what is said to them."""
-        while True:
+        going_on = True
+        while going_on:
+            going_on = False
             for peer in self.everybody():
                 if peer.connected and peer.up:
-                    self.silent = False
-                    self.time += 10.0
-                    self._do_up(peer)
-                    peer.up.clear()
-                    self.job.pump(self.time)
-                    break
-            else:
-                if not any(self._hears_at_once(worker) for worker in self.workers):
-                    return
+                    self._take_in(peer)
+                    going_on = True
+            for worker in self.workers:
+                while self._hears_at_once(worker):
+                    going_on = True
+
+    def _take_in(self, peer: Any) -> None:
+        """Let the broker take in all that a peer said in this step, one by one or together."""
+        self.silent = False
+        self.many |= len(peer.up) > 1
+        said = [[each] for each in peer.up] if self.single else [peer.up[:]]
+        peer.up.clear()
+        for each in said:
+            peer.up += each
+            self.time += 10.0
+            self._do_up(peer)
+            peer.up.clear()
+            self.job.pump(self.time)
 
     def _hears_at_once(self, worker: SimWorker) -> bool:
-        """Let a worker hear what it does not answer."""
-        if not worker.connected or not worker.down or self._can_lose(*LOSING):
+        """Let a worker hear what it does not answer.
+
+        Sound: it commutes with what others do, as in `alone`, unless it can be lost while the worker lives on. Of what
+        the worker itself does only `make` looks at it: it may take any lease that it would have taken had it not heard
+        of the later ones yet, see `SimWorker.choices`. What is `Taken` is looked at only by answers to later messages.
+        """
+        if not worker.connected or not worker.down or self._left(*LOSING):
             return False
         message, frames = worker.down[0]
         if isinstance(message, e.Lease):
-            news = message.lease not in worker.made
-            if not news or any(each.generation != message.generation for each in worker.todo.values()):
+            others = any(each.generation != message.generation for each in worker.todo.values())
+            if others or message.lease in worker.made:
                 return False
         elif not isinstance(message, e.Taken):
             return False
@@ -126,13 +149,79 @@ class Merged(World):
         worker.hear(message, frames)
         return True
 
-    def alone(self, step: Step) -> bool:
-        """Tell whether the step that was done may be taken to come before all others that were possible."""
-        kind, *names = step
-        return kind == "down" and self.silent and names[0] in self.peers and not self._can_lose(*RANK_FAULTS) and isinstance(self.peers[names[0]], SimRank)
+    def _left(self, *kinds: str) -> bool:
+        return self.most > 0 and any(self.left.get(kind) for kind in kinds)
 
     def _do_down(self, peer: Peer) -> None:
         peer.hear(*peer.down.pop(0))
+
+    def _do_up(self, peer: Any) -> None:
+        if peer.name in self.suspected and not peer.up:
+            self.suspected.discard(peer.name)
+            peer.say("hello")
+            peer.beat()
+        else:
+            super()._do_up(peer)
+
+    def _do_make(self, worker: SimWorker, number: int = 0) -> None:
+        worker.make(worker.choices()[number])
+
+    # ------------------------------------------------------------------ faults
+
+    def faults(self) -> list[Step]:
+        return [each for step in super().faults() for each in self._with_losses(step)]
+
+    def _with_losses(self, step: Step) -> list[Step]:
+        """Return a fault with everything that may have been done by those whose connection breaks and is lost.
+
+        Sound: what a peer does from when the first of its messages is lost until the connection breaks, it may be
+        thought to do just before: it hears only what was in its queue then. A crash needs no such thing: what was
+        said just before it changes nothing that outlives the broker.
+        """
+        kind = step[0]
+        if kind == "cut":
+            return [("cut", step[1], *loss) for loss in self._losses(self.peers[step[1]])]
+        if kind == "cutw":
+            return [("cutw", step[1], *loss) for loss in self._losses_of_worker(self.peers[step[1]])]
+        if kind in ("reload", "resume", "again"):
+            return [(kind, *losses) for losses in product(*(self._losses(rank) for rank in self.ranks))]
+        return [step]
+
+    def _losses(self, rank: SimRank) -> list[tuple[int, int]]:
+        """Return how many messages a rank may hear, and how many of its answers arrive, if some do not."""
+        found = [(0, 0)]
+        if rank.connected and rank.down:
+            copy: SimRank = pickle.loads(packed(rank))
+            for heard in range(1, len(rank.down) + 1):
+                if copy.down:
+                    copy.hear(*copy.down.pop(0))
+                found += [(heard, arrived) for arrived in range(len(copy.up))]
+        return found
+
+    def _losses_of_worker(self, worker: SimWorker) -> list[tuple[str, int]]:
+        """Return what a worker may do (connect, hear, make), and how many of its messages arrive, if some do not.
+
+        What it makes after the connection broke is as good as what it made before, unless it was asked to drop it.
+        """
+        found = [("", 0)]
+        words: list[str] = []
+        if any(not isinstance(message, e.Lease | e.Taken) for message, _ in worker.down):
+            heard, made = range(len(worker.down) + 1), range(len(worker.todo) + 1)
+            words = ["h" * a + "m" * b + "h" * c for a, b, c in product(heard, made, heard) if a + c < len(heard)]
+        elif any(isinstance(message, e.Lease) for message, _ in worker.down):
+            words = ["h" * a for a in range(1, len(worker.down) + 1)]
+        for word in words:
+            copy = pickle.loads(packed(worker))
+            if all(_acts(copy, act) for act in word):
+                found += [(word, arrived) for arrived in range(len(copy.up))]
+        return found
+
+    def _lose(self, peer: Any, word: str, arrived: int) -> None:
+        for act in word:
+            _acts(peer, act)
+        del peer.up[arrived:]
+        if peer.up:
+            self._take_in(peer)
 
     def _do_suspect(self, worker: SimWorker) -> None:
         self.job.production.worker_unreachable(worker.session)
@@ -142,7 +231,12 @@ class Merged(World):
         self.suspected.clear()
         super()._do_crash()
 
-    def _do_cutw(self, worker: SimWorker) -> None:
+    def _do_cut(self, rank: SimRank, heard: int = 0, arrived: int = 0) -> None:
+        self._lose(rank, "h" * heard, arrived)
+        super()._do_cut(rank)
+
+    def _do_cutw(self, worker: SimWorker, word: str = "", arrived: int = 0) -> None:
+        self._lose(worker, word, arrived)
         self.suspected.discard(worker.name)
         super()._do_cutw(worker)
 
@@ -150,21 +244,52 @@ class Merged(World):
         self.suspected.discard(worker.name)
         super()._do_die(worker)
 
-    def _do_up(self, peer: Any) -> None:
-        if peer.name in self.suspected and not peer.up:
-            self.suspected.discard(peer.name)
-            peer.say("hello")
-            peer.beat()
-            return
-        many = len(peer.up)
-        for _ in range(many):
-            super()._do_up(peer)
+    def _do_reload(self, *losses: tuple[int, int]) -> None:
+        self._lose_all(losses)
+        super()._do_reload()
 
-    def _losses(self, rank: SimRank) -> list[tuple[int, int]]:
-        return [(0, 0)]
+    def _do_again(self, *losses: tuple[int, int]) -> None:
+        self._lose_all(losses)
+        super()._do_again()
 
-    def _do_cut(self, rank: SimRank, hears: int = 0, arrive: int = 0) -> None:
-        super()._do_cut(rank)
+    def _do_resume(self, *losses: tuple[int, int]) -> None:
+        self._lose_all(losses)
+        super()._do_resume()
+
+    def _lose_all(self, losses: tuple[tuple[int, int], ...]) -> None:
+        for rank, (heard, arrived) in zip(self.ranks, losses, strict=False):
+            self._lose(rank, "h" * heard, arrived)
+
+    def _bury(self) -> None:
+        """Forget ranks that were killed and could only come back to hear that their run is over.
+
+        Sound: the generation that the broker is in never goes back, except to one that is on the disk or on its way.
+        """
+        alive = [zombie for zombie in self.zombies.values() if not zombie.connected and not zombie.refused]
+        for zombie in alive:
+            if not zombie.lives:
+                zombie.refused = "it does not come back"
+            elif self._is_over(zombie):
+                zombie.refused = "its run is over"
+        for zombie in alive:
+            if zombie.refused:
+                self.seats.pop(zombie.name, None)
+
+    def _is_over(self, zombie: SimRank) -> bool:
+        job, mine = self.job, zombie.generation
+        if not job.generation or job.generation == mine:
+            return False
+        if any(seat.session == zombie.session for seat in (*job.seats.values(), *job._members.values())):
+            return False
+        records = [self.disk.durable, *(record for _, record in self.disk.pending)]
+        if self._left("crash") and any(record and record["generation"] == mine.hex() for record in records):
+            return False
+        copy = pickle.loads(packed(self))  # see that this is what a broker does which may be a broken one
+        before = digest(copy.job)
+        copy.zombies[zombie.name].connect()
+        copy._settle()
+        over = isinstance(copy.zombies[zombie.name].down[-1][0], Refused) and digest(copy.job) == before
+        return over and len(copy.zombies[zombie.name].down) == 1
 
     # ------------------------------------------------------------------ the same world again
 
@@ -179,9 +304,11 @@ class Merged(World):
             see(rank)
             see(self.seats.get(rank.name))
         for name, zombie in sorted(self.zombies.items()):
-            see(name)
-            see(zombie)
-            see(self.seats.get(name))
+            if not zombie.refused:
+                see(zombie)
+                see(self.seats.get(name))
+            elif any(each.generation == zombie.generation and not each.refused for each in self.zombies.values()):
+                see([name, zombie.generation, zombie.handed])  # what others of its generation must not hand out
         for worker in self._workers_in_order(walk):
             self._see_worker(worker, walk)
         see([self.most, self.left if self.most else None, self.resumed, self.seed])
@@ -210,9 +337,20 @@ class Merged(World):
     def _see_worker(self, worker: SimWorker, walk: Walk) -> None:
         lessee = self.job.production.lessees.workers.get(worker.session)
         beats = None  # whether a heartbeat now shows that it has begun something since the one before
-        if lessee is not None and (lessee.hangs or self._can_lose("expire")):
+        if lessee is not None and (lessee.hangs or self._left("expire")):
             beats = worker.begun != lessee.items
         walk.see(worker.session)
         walk.see([worker.connected, worker.name in self.suspected, beats, len(worker.failed)])
         walk.see([worker.todo, worker.made, worker.down])
 
+
+
+def _acts(peer: Any, act: str) -> bool:
+    """Let a peer connect, hear or make; False: it cannot."""
+    if act == "h" and peer.down:
+        peer.hear(*peer.down.pop(0))
+    elif act == "m" and peer.next() is not None:
+        peer.make()
+    else:
+        return False
+    return True

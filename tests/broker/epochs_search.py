@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from array import array
 from collections import deque
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epochs_key import packed
-from epochs_merged import RANK_FAULTS, Merged
+from epochs_merged import Merged
 from epochs_world import Scenario, Step, World
 
 
@@ -40,6 +41,8 @@ class Search:
     def run(self, most: int) -> Found:
         """Go through up to ``most`` states. From each that was gone through, an end must be in reach without faults."""
         first = self.kind(self.scenario)
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100_000)
         known = {first.key(): 0}
         queue = deque([(0, packed(first))])
         while queue and len(known) < most:
@@ -56,8 +59,11 @@ class Search:
             calm = world.steps()
             if not calm:
                 return self._found(number, "8: nothing can happen, and ranks wait")
-            afters: list[tuple[Step, World]] = []
-            for step in calm:
+            afters: list[tuple[bool, Step, World]] = []
+            todo = deque((True, step) for step in calm)
+            todo += ((False, step) for step in world.faults())
+            while todo:
+                is_calm, step = todo.popleft()
                 after = pickle.loads(data)
                 try:
                     after.step(step)
@@ -66,27 +72,19 @@ class Search:
                     self.steps.append(step)
                     return self._found(len(self.parents) - 1, f"{type(error).__name__}: {error}")
                 if self.ample and after.alone(step):
-                    afters = [(step, after)]
+                    afters = [(True, step, after)]
                     break
-                afters.append((step, after))
-            else:
-                for step in world.faults():
-                    after = pickle.loads(data)
-                    try:
-                        after.step(step)
-                    except Exception as error:
-                        self.parents.append(number)
-                        self.steps.append(step)
-                        return self._found(len(self.parents) - 1, f"{type(error).__name__}: {error}")
-                    afters.append((step, after))
-            for place, (step, after) in enumerate(afters):
+                if after.many and not after.single:
+                    todo.append((is_calm, ("single", *step)))
+                afters.append((is_calm, step, after))
+            for is_calm, step, after in afters:
                 key = after.key()
                 there = known.setdefault(key, len(known))
                 if there == len(self.parents):
                     self.parents.append(number)
                     self.steps.append(step)
                     queue.append((there, packed(after)))
-                if place < len(calm):
+                if is_calm:
                     self.edges[0].append(number)
                     self.edges[1].append(there)
         stuck = self._stuck([number for number, _ in queue])

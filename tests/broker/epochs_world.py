@@ -159,8 +159,17 @@ class SimWorker(Peer):
         wanted = [lease for lease in self.todo.values() if lease.epoch < self.scenario.epochs]
         return min(wanted, key=lambda lease: (lease.epoch, lease.split), default=None)
 
-    def make(self) -> None:
-        lease = self.next()
+    def choices(self) -> list[e.Lease]:
+        """List what might be made next if it is not known how much of what came last has been heard of."""
+        found: list[e.Lease] = []
+        for lease in self.todo.values():
+            place = (lease.epoch, lease.split)
+            if lease.epoch < self.scenario.epochs and not (found and place >= (found[-1].epoch, found[-1].split)):
+                found.append(lease)
+        return found
+
+    def make(self, lease: e.Lease | None = None) -> None:
+        lease = lease or self.next()
         assert lease is not None
         del self.todo[lease.lease]
         self.begun += 1
