@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from epochs_key import Walk, digest, packed
-from epochs_world import Peer, Scenario, SimRank, SimWorker, Step, World
+from epochs_world import Broken, Peer, Scenario, SimRank, SimWorker, Step, World
 
 from dfserve.wire import epoch_messages as e
 from dfserve.wire.messages import Refused
@@ -31,6 +31,7 @@ class Merged(World):
 
     def __init__(self, scenario: Scenario) -> None:
         self.suspected: set[str] = set()
+        self.vain = False  # and what was said changed nothing
         self.silent = self.many = False  # in the last step nobody said anything, somebody said several things
         self.single = False
         if scenario.lazy:
@@ -79,7 +80,8 @@ class Merged(World):
         takes a message from a queue, so there is no end of steps that keeps others from coming.
         """
         kind, name, *_ = *step, ""
-        return kind == "down" and self.silent and name in self.peers and name[0] == "r" and not self._left(*RANK_FAULTS)
+        private = kind == "down" and name in self.peers and name[0] == "r" and not self._left(*RANK_FAULTS)
+        return private and (self.silent or self.vain)
 
     def step(self, step: Step) -> None:
         kind, *names = step
@@ -91,15 +93,24 @@ class Merged(World):
             self.left[kind] -= 1
             self.most -= 1
         before = {peer.session: len(peer.handed) for peer in self.everybody() if isinstance(peer, SimRank)}
+        opened = kind == "down" and self._hears_opened(names[0])
+        job = digest(self.job) if opened else b""
         self.silent, self.many = kind in ("down", "make"), False
         peers = [(self.peers.get(each) or self.zombies.get(each) or each) for each in names]
         getattr(self, f"_do_{kind}")(*peers)
         if not self.silent:
             self.job.pump(self.time)
         self._settle()
+        self.vain = opened and digest(self.job) == job
         self._check_handed(before)
         self.check()
         self._bury()
+        self._tidy()
+
+    def _hears_opened(self, name: str) -> bool:
+        """Whether a rank is about to hear `Opened`, after which it says its claim again, mostly in vain."""
+        peer = self.peers.get(name)
+        return isinstance(peer, SimRank) and isinstance(peer.down[0][0], e.Opened)
 
     # ------------------------------------------------------------------ who hears what, and when
 
@@ -230,6 +241,8 @@ class Merged(World):
     def _do_crash(self) -> None:
         self.suspected.clear()
         super()._do_crash()
+        for rank in (each for each in self.everybody() if isinstance(each, SimRank) and each.generation):
+            _renumber(rank)
 
     def _do_cut(self, rank: SimRank, heard: int = 0, arrived: int = 0) -> None:
         self._lose(rank, "h" * heard, arrived)
@@ -274,6 +287,33 @@ class Merged(World):
         for zombie in alive:
             if zombie.refused:
                 self.seats.pop(zombie.name, None)
+
+    def _tidy(self) -> None:
+        """Forget what nobody looks at any more.
+
+        Sound: where a rank began is looked at until its generation opens. A lease that the broker does not know is
+        never said again, and what is made of it changes nothing (which is checked) but that a worker is not thought to
+        hang: if that is not so, and cannot become so, and the answer cannot be lost, it may come first, and if it would be of an epoch that is not simulated it never comes.
+        """
+        for seat in self.job.seats.values():
+            if seat.generation and seat.generation == self.job.generation:
+                seat.state, seat.resume = None, "checkpoint"
+        for rank in self.ranks:
+            if rank.generation:
+                rank.state, rank.resume = None, "checkpoint"
+            rank.welcomed &= rank.connected
+        lessees = self.job.production.lessees.workers
+        for worker in self.workers:
+            leases = lessees[worker.session].leases if worker.session in lessees else {}
+            for number in [number for number in worker.todo if number not in leases]:
+                if worker.todo[number].epoch >= self.scenario.epochs:
+                    del worker.todo[number]
+                elif not self._left(*LOSING, "expire") and not self._hangs(worker):
+                    before = digest(self.job)
+                    worker.make(worker.todo[number])
+                    self._settle()
+                    if digest(self.job) != before:
+                        raise Broken(f"5: a block of lease {number}, which nobody has, changed something")
 
     def _is_over(self, zombie: SimRank) -> bool:
         job, mine = self.job, zombie.generation
@@ -354,3 +394,16 @@ def _acts(peer: Any, act: str) -> bool:
     else:
         return False
     return True
+
+
+def _renumber(rank: SimRank) -> None:
+    """Number a rank's blocks from 1 again, those that are not confirmed.
+
+    Sound: the broker that counted them is gone. What is left of its numbers is which of them are claimed and confirmed.
+    """
+    rank.broker = b""
+    kept = [block for block in rank.waiting if block.number > rank.confirmed]
+    claimed = sum(block.number <= rank.claimed for block in kept)
+    for block in rank.waiting:
+        block.number = kept.index(block) + 1 if block in kept else 0
+    rank.received, rank.claimed, rank.confirmed = len(kept), claimed, 0

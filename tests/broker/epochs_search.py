@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import pickle
+import time
 from array import array
 from collections import deque
 from dataclasses import dataclass
@@ -36,16 +38,21 @@ class Search:
         self.steps: list[Step] = [()]
         self.edges = (array("i"), array("i"))  # from and to, by steps that break nothing
         self.ends: list[int] = []
+        self.every = 0
+        self.expanded = 0
         self.told: set[Any] = set()
 
-    def run(self, most: int) -> Found:
+    def run(self, most: int, until: float = math.inf) -> Found:
         """Go through up to ``most`` states. From each that was gone through, an end must be in reach without faults."""
         first = self.kind(self.scenario)
         gc.freeze()
         gc.set_threshold(20_000, 50, 100_000)
         known = {first.key(): 0}
         queue = deque([(0, packed(first))])
-        while queue and len(known) < most:
+        while queue and len(known) < most and time.monotonic() < until:
+            if self.every and not self.expanded % self.every:
+                print(f"  {self.expanded} of {len(known)}", flush=True)
+            self.expanded += 1
             number, data = queue.popleft()
             world = pickle.loads(data)
             if world.done:

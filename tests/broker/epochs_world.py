@@ -66,6 +66,7 @@ class Scenario:
     failing: tuple[int, ...] = ()  # splits whose first attempt raises
     faults: tuple[tuple[str, int], ...] = ()
     most: int = 2
+    lives: int = 2  # how often a rank that was replaced comes back
 
     @property
     def plan(self) -> Plan:
@@ -797,7 +798,7 @@ class World:
 
     def _replace(self, old: SimRank) -> SimRank:
         old.cut()
-        old.lives = 2  # it may come back, as one that was out of reach, and go again
+        old.lives = self.scenario.lives  # it may come back, as one that was out of reach, and go again
         self._unreachable(old)
         self.gone.append(old)
         if old.generation:
