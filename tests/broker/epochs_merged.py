@@ -13,6 +13,7 @@ from typing import Any
 from epochs_key import Walk, digest, packed
 from epochs_world import Broken, Peer, Scenario, SimRank, SimWorker, Step, World
 
+from dfserve.broker.epochs_job import OPEN_EPOCHS
 from dfserve.wire import epoch_messages as e
 from dfserve.wire.messages import Refused
 
@@ -28,6 +29,8 @@ class Merged(World):
     it. (If the peer itself did something more in between, that is moved too: it heard only what had been said by then,
     and one step hears one message.) What this leaves out is that what was said is lost; see `_losses`.
     """
+
+    pumps = False  # look whether a broker that looks again does nothing
 
     def __init__(self, scenario: Scenario) -> None:
         self.suspected: set[str] = set()
@@ -56,7 +59,18 @@ class Merged(World):
             found.append(("rerun",))
         if self.disk.pending:
             found.append(("disk",))
+        if self._may_go_on:
+            found.append(("pump",))
         return found
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether a broker would do more if it looked again: it looks for another epoch before it leases."""
+        epochs = self.job.epochs
+        return bool(epochs) and len(epochs) < OPEN_EPOCHS and epochs[max(epochs)].all_leased
+
+    def _do_pump(self) -> None:
+        """`step` does it."""
 
     def _possible(self, peer: Any) -> Iterator[Step]:
         name = peer.name
@@ -106,6 +120,11 @@ class Merged(World):
         self.check()
         self._bury()
         self._tidy()
+        if self.pumps and not self._may_go_on:  # nothing is left out by not doing this as a step
+            before = digest(self.job), sum(len(peer.down) for peer in self.everybody())
+            self.job.pump(self.time)
+            if before != (digest(self.job), sum(len(peer.down) for peer in self.everybody())):
+                raise AssertionError("a broker that looks again does more")
 
     def _hears_opened(self, name: str) -> bool:
         """Whether a rank is about to hear `Opened`, after which it says its claim again, mostly in vain."""
@@ -308,7 +327,7 @@ class Merged(World):
             for number in [number for number in worker.todo if number not in leases]:
                 if worker.todo[number].epoch >= self.scenario.epochs:
                     del worker.todo[number]
-                elif not self._left(*LOSING, "expire") and not self._hangs(worker):
+                elif not (self._left(*LOSING, "expire") or self._hangs(worker) or self._may_go_on):
                     before = digest(self.job)
                     worker.make(worker.todo[number])
                     self._settle()
