@@ -94,8 +94,10 @@ class Walk:
         elif kind is str:
             if len(value) == 32:
                 self.name(bytes.fromhex(value))
-            else:  # which worker it was says nothing
-                parts.append("w" if len(value) == 2 and value[0] == "w" else value)
+            elif len(value) == 2 and value[0] == "w":  # which worker it was says nothing
+                parts.append("w")
+            else:  # nor do the counts of a report
+                parts.append("a report" if '"redelivered"' in value else value)
         elif kind is bytes:
             if len(value) == 16:
                 self.name(value)

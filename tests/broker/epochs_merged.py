@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from epochs_key import Walk, digest, packed
+from epochs_key import digest, packed
+from epochs_compared import Compared
 from epochs_world import Broken, Peer, Scenario, SimRank, SimWorker, Step, World
 
 from dfserve.broker.epochs_job import OPEN_EPOCHS
@@ -21,7 +22,7 @@ RANK_FAULTS = ("cut", "crash", "reload", "resume", "again", "leave")
 LOSING = ("cutw", "crash")  # faults after which a worker lives on that may have missed what was said to it
 
 
-class Merged(World):
+class Merged(Compared, World):
     """A world in which a peer's act and the broker's taking in of what the peer said in it are one step.
 
     Sound: a connection is first in, first out, and a peer's act changes only the peer and what it says. If others did
@@ -349,59 +350,6 @@ class Merged(World):
         copy._settle()
         over = isinstance(copy.zombies[zombie.name].down[-1][0], Refused) and digest(copy.job) == before
         return over and len(copy.zombies[zombie.name].down) == 1
-
-    # ------------------------------------------------------------------ the same world again
-
-    def key(self) -> bytes:
-        walk = Walk()
-        see = walk.see
-        job = self.job
-        see(job)
-        see(self.disk.pending)
-        see(self.disk.durable)
-        for rank in self.ranks:
-            see(rank)
-            see(self.seats.get(rank.name))
-        for name, zombie in sorted(self.zombies.items()):
-            if not zombie.refused:
-                see(zombie)
-                see(self.seats.get(name))
-            elif any(each.generation == zombie.generation and not each.refused for each in self.zombies.values()):
-                see([name, zombie.generation, zombie.handed])  # what others of its generation must not hand out
-        for worker in self._workers_in_order(walk):
-            self._see_worker(worker, walk)
-        see([self.most, self.left if self.most else None, self.resumed, self.seed])
-        if self.resumed or self.left.get("resume"):
-            see(self.gone)
-        see(sorted(each for each in self.confirmed if each[0] == job.generation))
-        return walk.digest()
-
-    def _workers_in_order(self, walk: Walk) -> list[SimWorker]:
-        """Workers are alike: they are told apart by where the broker has them, else by what they hold."""
-        place = {session: number for number, session in enumerate(self.job.production.lessees.workers)}
-        workers = self.workers
-        if len(workers) == 1:
-            return workers
-
-        def order(worker: SimWorker) -> tuple[int, bytes]:
-            number = place.get(worker.session)
-            if number is not None:
-                return number, b""
-            own = Walk(dict(walk.names))
-            self._see_worker(worker, own)
-            return len(place), own.digest()
-
-        return sorted(workers, key=order)
-
-    def _see_worker(self, worker: SimWorker, walk: Walk) -> None:
-        lessee = self.job.production.lessees.workers.get(worker.session)
-        beats = None  # whether a heartbeat now shows that it has begun something since the one before
-        if lessee is not None and (lessee.hangs or self._left("expire")):
-            beats = worker.begun != lessee.items
-        walk.see(worker.session)
-        walk.see([worker.connected, worker.name in self.suspected, beats, len(worker.failed)])
-        walk.see([worker.todo, worker.made, worker.down])
-
 
 
 def _acts(peer: Any, act: str) -> bool:

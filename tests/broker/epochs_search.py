@@ -40,6 +40,8 @@ class Search:
         self.ends: list[int] = []
         self.every = 0
         self.expanded = 0
+        self.quiet: set[bytes] = set()  # see `Compared.quiet`; if asked for
+        self.compares = False
         self.told: set[Any] = set()
 
     def run(self, most: int, until: float = math.inf) -> Found:
@@ -55,6 +57,8 @@ class Search:
             self.expanded += 1
             number, data = queue.popleft()
             world = pickle.loads(data)
+            if self.compares:
+                self.quiet.add(world.quiet())
             if world.done:
                 try:
                     world.check_end()

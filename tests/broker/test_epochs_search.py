@@ -6,30 +6,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import random
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import epochs_mutants
+import epochs_world as w
 import pytest
+from epochs_search import Found, Search
 
-from dfserve.broker.epochs_job import EpochsJob
-from dfserve.broker.ledger import Stage
-from dfserve.broker.lessees import Leased
-from dfserve.broker.production import Production
-
-_PATH = Path(__file__).with_name("epochs_world.py")
-if "epochs_world" not in sys.modules:  # worlds are pickled, so their module needs a name
-    _spec = importlib.util.spec_from_file_location("epochs_world", _PATH)
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["epochs_world"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["epochs_world"])
-w: Any = sys.modules["epochs_world"]
 
 STATES = int(os.environ.get("DFSERVE_STATES", "2500"))  # of each small world
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
@@ -70,7 +58,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_order_of_events_breaks_an_invariant_or_leaves_the_end_out_of_reach(name: str) -> None:
-    found = w.Search(SMALL[name]).run(STATES)
+    found = Search(SMALL[name]).run(STATES)
     print(f"{name}: {found.states} states, {'all' if found.whole else 'the nearest ones'}")
     assert not found.broken, _told(found)
 
@@ -110,72 +98,6 @@ def test_whatever_breaks_by_chance_every_datapoint_is_handed_out_as_often_as_it_
         chance(seed)
 
 
-# ------------------------------------------------------------------ broken brokers
-
-
-class Unfenced(w.World):  # type: ignore[misc]
-    """Takes a block for whose lease nobody waits any more."""
-
-    def _hear_answer(self, worker: Any, message: Any, frames: Any) -> None:
-        production = self.job.production
-        lessee = production.lessees.workers.get(worker.session)
-        ledger = self.job.epochs.get(message.epoch)
-        split = None if ledger is None else ledger.open.get(message.split)
-        if lessee is None or message.lease in lessee.leases or split is None or not production.budget.fits(70_000):
-            super()._hear_answer(worker, message, frames)
-            return
-        charge = w.charge_of(production.slot)
-        production.budget.take(charge)
-        lessee.leases[message.lease] = Leased(message.lease, message.epoch, message.split, charge, 1, self.time)
-        split.lease = message.lease
-        split.stage = Stage.LEASED
-        production.made(worker.session, message, frames, self.time)
-
-
-class Hasty(EpochsJob):
-    """Confirms before the disk has it."""
-
-    def _commit(self) -> None:
-        super()._commit()
-        self.saved(1 << 60)
-
-
-class Confirming(w.World):  # type: ignore[misc]
-    job_class = Hasty
-
-
-class Counting(w.World):  # type: ignore[misc]
-    """Has no ledger, and counts what it should draw, from one in each broker."""
-
-    def _broker(self) -> Any:
-        self.counted = 0
-        return super()._broker()
-
-    def draw(self, count: int) -> bytes:
-        self.counted += 1
-        return bytes([self.counted]).rjust(count, b"\0")
-
-
-class Unreserved(w.World):  # type: ignore[misc]
-    """Leases whatever fits, and takes nothing back for the earliest split."""
-
-    def _broker(self) -> Any:
-        job = super()._broker()
-        job.production.__class__ = Greedy
-        return job
-
-
-class Greedy(Production):
-    """Keeps no room for the earliest split."""
-
-    def _has_room(self, _ledger: Any, _epoch: int) -> bool:
-        return bool(self.budget.fits(self._charge()))
-
-
-for _kind in (Unfenced, Hasty, Confirming, Counting, Unreserved, Greedy):
-    _kind.__module__ = "epochs_world"
-    setattr(w, _kind.__name__, _kind)
-
 MUTANTS = {
     "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, quick=True, faults=_once("expire")),
     "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, quick=True),
@@ -191,10 +113,10 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_broker_is_found_out(name: str) -> None:
-    found = w.Search(MUTANTS[name], getattr(w, name)).run(20_000)
+    found = Search(MUTANTS[name], getattr(epochs_mutants, name)).run(20_000)
     print(_told(found))
     assert found.broken, f"{found.states} states and nothing was noticed"
-    assert not w.Search(MUTANTS[name]).run(400).broken
+    assert not Search(MUTANTS[name]).run(400).broken
 
 
 def _told(found: Any) -> str:
@@ -205,7 +127,7 @@ if __name__ == "__main__":
     logging.disable(logging.ERROR)
     if sys.argv[1] == "every":
         for each in SMALL:
-            print(each, _told(w.Search(SMALL[each]).run(int(sys.argv[2]))), flush=True)
+            print(each, _told(Search(SMALL[each]).run(int(sys.argv[2]))), flush=True)
     else:
         for number in range(int(sys.argv[2]), int(sys.argv[3])):
             chance(number)
