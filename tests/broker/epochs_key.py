@@ -13,9 +13,13 @@ from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any
 
+from dfserve.broker.ledger import Made
 from dfserve.broker.tally import Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.rows import Rows
+from dfserve.epochs.state import State
+from dfserve.wire import epoch_messages as e
+from dfserve.wire.messages import Message
 
 RENAMED = 1 << 35  # numbers from here on are names: of leases and of records on the disk
 
@@ -28,10 +32,15 @@ UNSEEN = {
 UNSEEN_OF = {
     "Lessee": {"items"},  # `World.key` says whether it is what the worker would say now
     "Poison": {"items", "_positions"},  # no item is given up here
+    "Lease": {"first", "count", "shuffle", "on_error"},  # these follow from the plan, which is one
+    "Opened": {"plan", "items", "source", "batch", "remainder", "use_list"},
+    "EpochsJob": {"pipeline", "group"},
+    "Production": {"_lease_time", "plan"},
+    "Ledger": {"splits", "rows", "strict", "even", "window"},
     "SimWorker": {"failed", "made", "todo", "up", "down", "session", "connected"},  # see `World.key`
 }
 LIST, MAP, SET, END, SAME = "\0[", "\0{", "\0<", "\0]", "\0@"
-_CONSTANT = {Plan, Rows}
+_CONSTANT = {Plan, Rows, State, e.Source}
 _told_of: dict[Any, str] = {}
 _fields: dict[type, tuple[bool, tuple[str, ...]]] = {}
 
@@ -205,9 +214,24 @@ def _constant(value: Any) -> tuple[Any, tuple[int]]:
     return _value, (number,)
 
 
+def _unchanging(value: Any) -> Any:
+    """Reduce what nobody changes to its number, though it has lists in it."""
+    kind = type(value)
+    try:
+        text = kind, marshal.dumps(list(value.__dict__.values()), 2)
+    except ValueError:  # something in it is no plain value
+        return value.__reduce_ex__(5)
+    number = _constants.setdefault(text, len(_constants))
+    if number == len(_values):
+        _values.append(value)
+    return _value, (number,)
+
+
 DISPATCH: dict[type, Any] = {
     Plan: _constant,
     Rows: _constant,
+    State: _constant,
+    **{kind: _unchanging for kind in (*Message.__subclasses__(), Made)},
     Record: lambda record: (_record, (record.number,)),
     Tally: lambda _: (_one_tally, ()),
 }
