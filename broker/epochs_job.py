@@ -294,6 +294,7 @@ class EpochsJob:
         if self.plan is None or not self.epochs:
             return
         self._advance()
+        self.production.settle_accounts()  # what was freed since is room to lease now
         if grant and any(seat.connected and seat.generation == self.generation for seat in self.seats.values()):
             self.production.lease_all(now)
         self._commit()
@@ -302,7 +303,6 @@ class EpochsJob:
                 if not seat.opened:
                     self._say_opened(seat, [])
                 self._deliver(seat)
-        self.production.settle_accounts()
         self.production.receipts()
         self._tell()
 

@@ -61,7 +61,6 @@ class Scenario:
     ahead: int = 1
     lazy: bool = False  # ranks hand out when they are asked to, one datapoint at a time
     single: bool = False  # messages arrive one by one, not all that are under way
-    quick: bool = False  # nothing else happens before workers have done what they can: fewer orders of events
     seeds: bool = False  # a run that begins afresh has another seed
     failing: tuple[int, ...] = ()  # splits whose first attempt raises
     faults: tuple[tuple[str, int], ...] = ()
@@ -532,8 +531,6 @@ class World:
 
     def steps(self) -> list[Step]:
         """List the steps that break nothing."""
-        if self.scenario.quick and (first := self._workers_first()):
-            return first
         found: list[Step] = []
         for name, peer in [*self.peers.items(), *self.zombies.items()]:
             found += ((kind, name) for kind in self._possible(peer))
@@ -543,14 +540,6 @@ class World:
         if self.disk.pending:
             found.append(("disk",))
         return found
-
-    def _workers_first(self) -> list[Step]:
-        for worker in self.workers:
-            if worker.connected and worker.down:
-                return [("down", worker.name)]
-            if worker.next() is not None:
-                return [("make", worker.name)]
-        return []
 
     def _possible(self, peer: Any) -> Iterator[str]:
         if peer.connected and peer.up:

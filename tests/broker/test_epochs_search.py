@@ -16,7 +16,7 @@ from typing import Any
 import epochs_mutants
 import epochs_world as w
 import pytest
-from epochs_search import Found, Search
+from epochs_search import Search
 
 
 STATES = int(os.environ.get("DFSERVE_STATES", "2500"))  # of each small world
@@ -30,20 +30,20 @@ def _once(*kinds: str) -> tuple[tuple[str, int], ...]:
 
 SMALL = {
     "a broker that dies and a rank that is cut off": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, quick=True, faults=_once("crash", "cut")
+        counts=(1, 2), split_size=1, workers=1, faults=_once("crash", "cut")
     ),
     "workers that are late, suspected and dead, with room for one block": w.Scenario(
-        counts=(1, 1), split_size=1, blocks=1, quick=True, faults=_once("expire", "suspect", "die")
+        counts=(1, 1), split_size=1, blocks=1, faults=_once("expire", "suspect", "die")
     ),
     "one rank that goes and comes in every way": w.Scenario(
-        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, quick=True,
+        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1,
         faults=_once("crash", "cut", "reload", "resume", "leave"),
     ),
     "ranks that come with a checkpoint to a broker that dies": w.Scenario(
-        counts=(1, 1), split_size=1, workers=1, blocks=1, quick=True, faults=_once("reload", "crash")
+        counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("reload", "crash")
     ),
     "padding in the order of arrival": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, order="arrival", even="pad", quick=True,
+        counts=(1, 2), split_size=1, workers=1, order="arrival", even="pad",
         faults=_once("crash", "cut", "expire"),
     ),
 }  # fmt: skip
@@ -99,14 +99,14 @@ def test_whatever_breaks_by_chance_every_datapoint_is_handed_out_as_often_as_it_
 
 
 MUTANTS = {
-    "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, quick=True, faults=_once("expire")),
-    "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, quick=True),
+    "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, faults=_once("expire")),
+    "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1),
     "Counting": w.Scenario(
-        counts=(1, 1), split_size=1, world=1, workers=1, quick=True, ledger=False, seeds=True,
+        counts=(1, 1), split_size=1, world=1, workers=1, ledger=False, seeds=True,
         faults=_once("crash"),
     ),
     "Unreserved": w.Scenario(
-        counts=(1, 1, 1), split_size=1, world=1, blocks=1, slot=1000, sizes=(9000, 900, 900), quick=True
+        counts=(1, 1, 1), split_size=1, world=1, blocks=1, slot=1000, sizes=(9000, 900, 900)
     ),
 }  # fmt: skip
 
