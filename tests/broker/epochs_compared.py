@@ -16,7 +16,7 @@ class Compared(_Base):
     many = single = False
     suspected: set[str] = set()  # noqa: RUF012  # none
 
-    def alone(self, step: Step) -> bool:  # noqa: ARG002
+    def alone(self, step: Step) -> bool:
         """Tell whether the step, which was just done, may be thought to come before all others that were possible."""
         return False
 
@@ -48,7 +48,9 @@ class Compared(_Base):
         return walk.digest()
 
     def quiet(self) -> bytes:
-        """Return the hash of what ranks and the broker have, if nothing is under way; else nothing."""
+        """Return the hash of what ranks and the broker have; b"" if something is under way, or nothing has begun."""
+        if not self.job.seats and not self.job.epochs:
+            return b""
         if self.disk.pending or any(peer.up or peer.down for peer in self.everybody()):
             return b""
         if any(peer.name in self.suspected for peer in self.workers):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from epochs_key import digest, packed
 from epochs_compared import Compared
+from epochs_key import digest, packed
 from epochs_world import Broken, Peer, Scenario, SimRank, SimWorker, Step, World
 
 from dfserve.broker.epochs_job import OPEN_EPOCHS
@@ -51,7 +51,7 @@ class Merged(Compared, World):
 
     def steps(self) -> list[Step]:
         found: list[Step] = []
-        for name, peer in [*self.peers.items(), *self.zombies.items()]:
+        for peer in self.everybody():
             found += self._possible(peer)
         for name, zombie in self.zombies.items():
             if zombie.connected:
@@ -312,8 +312,9 @@ class Merged(Compared, World):
         """Forget what nobody looks at any more.
 
         Sound: where a rank began is looked at until its generation opens. A lease that the broker does not know is
-        never said again, and what is made of it changes nothing (which is checked) but that a worker is not thought to
-        hang: if that is not so, and cannot become so, and the answer cannot be lost, it may come first, and if it would be of an epoch that is not simulated it never comes.
+        never said again. What is made of it changes nothing (which is checked) but that its worker is not thought to
+        hang any more. If that is not so, and cannot become so, and the answer cannot be lost, it may come first. If it
+        would be of an epoch that is not simulated, it never comes.
         """
         for seat in self.job.seats.values():
             if seat.generation and seat.generation == self.job.generation:

@@ -37,7 +37,7 @@ class Found:
     ends: frozenset[Any] = frozenset()
 
 
-class _BrokenAt(Exception):  # noqa: N818  # it ends the search
+class _BrokenAt(Exception):  # it ends the search
     """Something does not hold in a state."""
 
 
@@ -64,7 +64,10 @@ class Search:
         self._handed: set[Any] = set()
 
     def run(self, most: int, until: float = math.inf) -> Found:
-        """Go through up to ``most`` states. From each that was gone through, an end must be in reach without faults."""
+        """Go through up to ``most`` states, until so many seconds of this process.
+
+        From each state that was gone through an end must be in reach without faults.
+        """
         gc.freeze()
         gc.set_threshold(20_000, 50, 1000)  # worlds are circles; what is kept of them is not
         try:
@@ -79,7 +82,7 @@ class Search:
         first = self.kind(self.scenario)
         self._known[first.key()] = 0
         self._queue.append((0, packed(first)))
-        while self._queue and len(self._known) < most and time.monotonic() < until:
+        while self._queue and len(self._known) < most and time.process_time() < until:
             through = len(self._known) - len(self._queue)
             if self.every and not through % self.every:
                 print(f"  {through} of {len(self._known)}", flush=True)

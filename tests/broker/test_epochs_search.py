@@ -1,7 +1,7 @@
 """Every order of events in small worlds, chance in larger ones, and broken brokers that both must notice.
 
-``python tests/broker/test_epochs_search.py chance FIRST LAST`` tries seeds, ``... every STATES`` searches further;
-``DFSERVE_STATES`` and ``DFSERVE_SEEDS`` do so under pytest.
+``python tests/broker/test_epochs_search.py chance FIRST LAST`` tries seeds (``DFSERVE_SEEDS`` so many under pytest),
+``... every STATES`` goes through two splits, two workers and two ranks with each kind of fault, up to so many states.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Any
 import epochs_mutants
 import epochs_world as w
 import pytest
+from epochs_compared import Whole
 from epochs_search import Search
 
-
-STATES = int(os.environ.get("DFSERVE_STATES", "2500"))  # of each small world
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
 FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again"]
 
@@ -28,25 +27,55 @@ def _once(*kinds: str) -> tuple[tuple[str, int], ...]:
     return tuple((kind, 1) for kind in kinds)
 
 
+# Each is gone through to its end. Two splits, two workers and two ranks, and one of each where that says as much.
 SMALL = {
+    "workers that are late": w.Scenario(counts=(1, 1), split_size=1, faults=_once("expire"), most=1),
+    "workers that are suspected, cut off and dead, with room for one block": w.Scenario(
+        counts=(1, 1), split_size=1, blocks=1, faults=_once("suspect", "cutw", "die"), most=1
+    ),
+    "a worker that is late and cut off, and an item that raises": w.Scenario(
+        counts=(1, 1), split_size=1, workers=1, blocks=1, failing=(1,), faults=_once("expire", "cutw")
+    ),
+    "a rank that is cut off": w.Scenario(counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("cut"), most=1),
+    "a broker that dies": w.Scenario(counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("crash"), most=1),
     "a broker that dies and a rank that is cut off": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, faults=_once("crash", "cut")
+        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, faults=_once("crash", "cut")
     ),
-    "workers that are late, suspected and dead, with room for one block": w.Scenario(
-        counts=(1, 1), split_size=1, blocks=1, faults=_once("expire", "suspect", "die")
+    "one rank that goes and comes in every way, and was not dead": w.Scenario(
+        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, lives=1,
+        faults=_once("reload", "resume", "again", "leave"), most=1,
     ),
-    "one rank that goes and comes in every way": w.Scenario(
-        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1,
-        faults=_once("crash", "cut", "reload", "resume", "leave"),
+    "ranks that are killed and load a checkpoint": w.Scenario(
+        counts=(2,), split_size=1, workers=1, blocks=1, lives=0, faults=_once("reload"), most=1
     ),
-    "ranks that come with a checkpoint to a broker that dies": w.Scenario(
-        counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("reload", "crash")
+    "ranks that leave, or begin again": w.Scenario(
+        counts=(2,), split_size=1, workers=1, blocks=1, lives=0, faults=_once("leave", "again"), most=1
     ),
-    "padding in the order of arrival": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, order="arrival", even="pad",
-        faults=_once("crash", "cut", "expire"),
+    "padding in the order of arrival, and an item that gives nothing": w.Scenario(
+        counts=(0, 1), split_size=1, workers=1, blocks=1, order="arrival", even="pad", faults=_once("cut", "expire"),
+        most=1,
     ),
 }  # fmt: skip
+
+# Two splits, two workers and two ranks, and each kind of fault for itself: minutes, see `main`. Ranks that were killed
+# may come back, as those that were only out of reach do.
+FULL = {
+    f"{kind}, {order}, killed ranks come back {lives} times": w.Scenario(
+        counts=(1, 1), split_size=1, order=order, faults=_once(kind), most=1, lives=lives
+    )
+    for order in ("strict", "arrival")
+    for kind in ("expire", "suspect", "die", "cutw", "cut", "crash", "leave", "reload")
+    for lives in ((0, 1) if kind in ("leave", "reload") else (0,))
+    if order == "strict" or kind not in ("leave", "reload")  # else several ranks have no position to go back to
+}
+
+# Small enough to be gone through in all steps, too.
+TWICE = {
+    "expire": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, faults=_once("expire"), most=1),
+    "crash and cut": w.Scenario(
+        counts=(1,), split_size=1, world=1, workers=1, blocks=1, faults=_once("crash", "cut"), most=1
+    ),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +87,21 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_order_of_events_breaks_an_invariant_or_leaves_the_end_out_of_reach(name: str) -> None:
-    found = Search(SMALL[name]).run(STATES)
+    found = Search(SMALL[name]).run(100_000)
     print(f"{name}: {found.states} states, {'all' if found.whole else 'the nearest ones'}")
     assert not found.broken, _told(found)
+    assert found.whole
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_fewer_steps_come_to_all_that_all_steps_come_to(name: str) -> None:
+    fewer, every = Search(TWICE[name]), Search(TWICE[name], Whole)
+    fewer.compares = every.compares = True
+    one, other = fewer.run(100_000), every.run(100_000)
+    assert one.whole
+    assert other.whole
+    assert one.ends == other.ends
+    assert every.quiet <= fewer.quiet
 
 
 def scenario_of(seed: int) -> Any:
@@ -123,11 +164,19 @@ def _told(found: Any) -> str:
     return "\n".join([found.broken, f"{found.states} states; the shortest way:", *map(repr, found.trace)])
 
 
-if __name__ == "__main__":
+def main(what: str, *numbers: str) -> None:
+    """Search further than the tests do."""
     logging.disable(logging.ERROR)
-    if sys.argv[1] == "every":
-        for each in SMALL:
-            print(each, _told(Search(SMALL[each]).run(int(sys.argv[2]))), flush=True)
-    else:
-        for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    if what == "chance":
+        for number in range(*map(int, numbers)):
             chance(number)
+        return
+    for name in FULL:
+        found = Search(FULL[name]).run(int(numbers[0]))
+        print(f"{name}: {'all' if found.whole else 'the nearest'} {found.states} states. {found.broken}", flush=True)
+        for step in found.trace:
+            print(f"  {step!r}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
