@@ -28,16 +28,17 @@ class Merged(Compared, World):
     Sound: a connection is first in, first out, and a peer's act changes only the peer and what it says. If others did
     something between the act and the taking in, the act may be thought to be later, just before it: nobody could see
     it. (If the peer itself did something more in between, that is moved too: it heard only what had been said by then,
-    and one step hears one message.) What this leaves out is that what was said is lost; see `_losses`.
+    and one step hears one message.) What was said and is lost comes back in `_with_losses`. The broker looks what it can
+    do after each act; that it takes in several acts before it looks is left to `Whole` and to chance.
     """
 
     pumps = False  # look whether a broker that looks again does nothing
 
     def __init__(self, scenario: Scenario) -> None:
         self.suspected: set[str] = set()
-        self.vain = False  # and what was said changed nothing
-        self.silent = self.many = False  # in the last step nobody said anything, somebody said several things
-        self.single = False
+        self.silent = self.many = False  # in the last step: nobody said anything; somebody said several things
+        self.vain = False  # in the last step: what was said changed nothing
+        self.single = False  # in this step: the broker takes in what is said one by one, not together
         if scenario.lazy:
             raise ValueError("a lazy rank's losses are not thought of here")
         super().__init__(scenario)
@@ -92,11 +93,12 @@ class Merged(Compared, World):
         Sound: a rank heard something and said nothing. That is seen by nobody but the rank, so it commutes with
         whatever others do, and it is its next step in any case unless a fault that is about ranks comes first, of which
         none is left. What a rank hands out must be durable then, and the earlier it looks the less is. Each such step
-        takes a message from a queue, so there is no end of steps that keeps others from coming.
+        takes a message from a queue, so there is no end of steps that keeps others from coming. (Without a ledger the
+        end of a run is one more way in which ranks are killed.)
         """
         kind, name, *_ = *step, ""
         private = kind == "down" and name in self.peers and name[0] == "r" and not self._left(*RANK_FAULTS)
-        return private and (self.silent or self.vain)
+        return private and self.scenario.ledger and (self.silent or self.vain)
 
     def step(self, step: Step) -> None:
         kind, *names = step
@@ -224,8 +226,11 @@ class Merged(Compared, World):
         if rank.connected and rank.down:
             copy: SimRank = pickle.loads(packed(rank))
             for heard in range(1, len(rank.down) + 1):
-                if copy.down:
-                    copy.hear(*copy.down.pop(0))
+                try:
+                    if copy.down:
+                        copy.hear(*copy.down.pop(0))
+                except Broken:
+                    return [*found, (heard, 0)]  # the step tells
                 found += [(heard, arrived) for arrived in range(len(copy.up))]
         return found
 
