@@ -28,8 +28,8 @@ class Merged(Compared, World):
     Sound: a connection is first in, first out, and a peer's act changes only the peer and what it says. If others did
     something between the act and the taking in, the act may be thought to be later, just before it: nobody could see
     it. (If the peer itself did something more in between, that is moved too: it heard only what had been said by then,
-    and one step hears one message.) What was said and is lost comes back in `_with_losses`. The broker looks what it can
-    do after each act; that it takes in several acts before it looks is left to `Whole` and to chance.
+    and one step hears one message.) What was said and is lost comes back in `_with_losses`. The broker looks after each
+    act what it can do; that it takes in several acts before it looks is left to `Whole` and to chance.
     """
 
     pumps = False  # look whether a broker that looks again does nothing
