@@ -6,15 +6,14 @@ such as ``("up", "w0")``; `World.steps` lists those that are possible, `World.fa
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
+
+from epochs_key import RENAMED, digest, record_of
 
 from dfserve.broker.budget import Budget, charge_of
 from dfserve.broker.epochs_job import EpochsJob
@@ -27,7 +26,6 @@ from dfserve.wire import epoch_messages as e
 from dfserve.wire.messages import ConsumerBeat, Message, Refused
 
 Step = tuple[Any, ...]
-RENAMED = 1 << 35  # numbers from here on are names: of leases and of records on the disk
 FINGERPRINT = "ab" * 8
 
 
@@ -64,11 +62,11 @@ class Scenario:
     ahead: int = 1
     lazy: bool = False  # ranks hand out when they are asked to, one datapoint at a time
     single: bool = False  # messages arrive one by one, not all that are under way
-    quick: bool = False  # nothing else happens before workers have done what they can: fewer orders of events
     seeds: bool = False  # a run that begins afresh has another seed
     failing: tuple[int, ...] = ()  # splits whose first attempt raises
     faults: tuple[tuple[str, int], ...] = ()
     most: int = 2
+    lives: int = 2  # how often a rank that was replaced comes back
 
     @property
     def plan(self) -> Plan:
@@ -166,8 +164,17 @@ class SimWorker(Peer):
         wanted = [lease for lease in self.todo.values() if lease.epoch < self.scenario.epochs]
         return min(wanted, key=lambda lease: (lease.epoch, lease.split), default=None)
 
-    def make(self) -> None:
-        lease = self.next()
+    def choices(self) -> list[e.Lease]:
+        """List what might be made next if it is not known how much of what came last has been heard of."""
+        found: list[e.Lease] = []
+        for lease in self.todo.values():
+            place = (lease.epoch, lease.split)
+            if lease.epoch < self.scenario.epochs and not (found and place >= (found[-1].epoch, found[-1].split)):
+                found.append(lease)
+        return found
+
+    def make(self, lease: e.Lease | None = None) -> None:
+        lease = lease or self.next()
         assert lease is not None
         del self.todo[lease.lease]
         self.begun += 1
@@ -478,7 +485,7 @@ class Disk:
 
     def save(self, record: dict[str, Any]) -> int:
         self.stamp += 1
-        self.pending.append((self.stamp, json.loads(json.dumps(record))))
+        self.pending.append((self.stamp, record_of(record)))
         return self.stamp
 
 
@@ -557,8 +564,6 @@ class World:
 
     def steps(self) -> list[Step]:
         """List the steps that break nothing."""
-        if self.scenario.quick and (first := self._workers_first()):
-            return first
         found: list[Step] = []
         for name, peer in [*self.peers.items(), *self.zombies.items()]:
             found += ((kind, name) for kind in self._possible(peer))
@@ -570,14 +575,6 @@ class World:
         if self.disk.pending:
             found.append(("disk",))
         return found
-
-    def _workers_first(self) -> list[Step]:
-        for worker in self.workers:
-            if worker.connected and worker.down:
-                return [("down", worker.name)]
-            if worker.next() is not None:
-                return [("make", worker.name)]
-        return []
 
     def _possible(self, peer: Any) -> Iterator[str]:
         if peer.connected and peer.up:
@@ -830,7 +827,7 @@ class World:
 
     def _replace(self, old: SimRank) -> SimRank:
         old.cut()
-        old.lives = 2  # it may come back, as one that was out of reach, and go again
+        old.lives = self.scenario.lives  # it may come back, as one that was out of reach, and go again
         self._unreachable(old)
         self.gone.append(old)
         if old.generation:
@@ -961,26 +958,6 @@ class World:
             if sum(parts) != report["items"] or min(parts) < 0:
                 raise Broken(f"6: {report}")
 
-    # ------------------------------------------------------------------ the same world again
-
-    def key(self) -> bytes:
-        """Return the same for two worlds in which the same can happen."""
-        return digest(
-            [
-                self.job,
-                self.disk,
-                self.peers,
-                self.zombies,
-                self.seats,
-                self.left,
-                self.most,
-                self.resumed,
-                self.seed,
-                self.lost,
-                self.sent,
-            ]
-        )
-
 
 def _until(handed: list[tuple[int, int, bool, str]], epoch: int, passed: int) -> list[tuple[int, int, bool, str]]:
     before = [each for each in handed if each[0] < epoch]
@@ -995,55 +972,6 @@ def share(sequence: list[str], rows: Rows, rank: int, even: str) -> list[str]:
     whole = rows.ready(total) if even == "drop" else total
     mine = [sequence[g] for g in range(whole) if g // rows.stride % rows.world == rank]
     return mine + ([sequence[g] for g in rows.padding(rank, total)] if even == "pad" else [])
-
-
-# What says nothing of what can happen: counters, times, what never changes.
-UNSEEN = {
-    *("tally", "_tally", "since", "progress", "peak", "reports", "counts", "attempts", "attempt", "scenario", "news"),
-    *("_send", "_save", "_draw", "save", "stamp", "begun", "items", "_next_lease", "name", "host", "pid", "window"),
-    *("lessee", "report", "pieces"),
-}
-
-
-def digest(value: Any) -> bytes:
-    """Return the hash of a structure in which names stand for themselves only by where they are."""
-    names: dict[Any, int] = {}
-    parts: list[str] = []
-    _walk(value, names, parts, set())
-    return hashlib.blake2b("".join(parts).encode(), digest_size=16).digest()
-
-
-def _walk(value: Any, names: dict[Any, int], parts: list[str], above: set[int]) -> None:
-    kind = type(value)
-    if kind in (int, bytes, str):
-        parts.append(_named(value, names))
-    elif kind is dict:
-        pairs = ((key, value[key] is None if key == "source" else value[key]) for key in sorted(value))
-        _walk([pair for pair in pairs if pair[0] not in UNSEEN], names, parts, above)
-    elif kind in (set, frozenset):
-        _walk(sorted(value), names, parts, above)
-    elif isinstance(value, Enum):
-        parts.append(value.name)
-    elif hasattr(value, "__iter__"):
-        parts.append("[")
-        for each in value:
-            _walk(each, names, parts, above)
-        parts.append("]")
-    elif hasattr(value, "__dict__") and not callable(value):
-        parts.append(kind.__name__)
-        if id(value) not in above:
-            _walk(vars(value), names, parts, above | {id(value)})
-    else:
-        parts.append(f"{value},")
-
-
-def _named(value: Any, names: dict[Any, int]) -> str:
-    """Return a number or text, or in place of what was drawn or counted the place where it stood first."""
-    if isinstance(value, str) and len(value) == 32:
-        value = bytes.fromhex(value)
-    if (isinstance(value, bytes) and len(value) == 16) or (isinstance(value, int) and value >= RENAMED):
-        return f"#{names.setdefault(value, len(names))},"
-    return f"{value!r},"
 
 
 class Random:
@@ -1067,82 +995,6 @@ class Random:
             self.trace.append(step)
             world.step(step)
         raise Broken(f"8: no end after {most} steps")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search came to: how many states, whether these are all, and the shortest way to what is broken."""
-
-    states: int
-    whole: bool
-    broken: str = ""
-    trace: tuple[Step, ...] = ()
-
-
-class Search:
-    """Every order of events of a scenario, breadth first, so that what is found first is shortest."""
-
-    def __init__(self, scenario: Scenario, kind: type[World] = World) -> None:
-        self.scenario = scenario
-        self.kind = kind
-        self.parents: list[tuple[int, Step]] = [(-1, ())]
-        self.before: list[list[int]] = [[]]  # which states lead to one, by steps that break nothing
-        self.ends: list[int] = []
-
-    def run(self, most: int) -> Found:
-        """Go through up to ``most`` states. From each that was gone through, an end must be in reach without faults."""
-        first = self.kind(self.scenario)
-        known = {first.key(): 0}
-        queue = deque([(0, pickle.dumps(first))])
-        while queue and len(known) < most:
-            number, packed = queue.popleft()
-            world = pickle.loads(packed)
-            if world.done:
-                try:
-                    world.check_end()
-                except AssertionError as error:
-                    return self._found(number, str(error))
-                self.ends.append(number)
-                continue
-            calm = world.steps()
-            if not calm:
-                return self._found(number, "8: nothing can happen, and ranks wait")
-            for step in (*calm, *world.faults()):
-                after = pickle.loads(packed)
-                try:
-                    after.step(step)
-                except Exception as error:
-                    self.parents.append((number, step))
-                    return self._found(len(self.parents) - 1, f"{type(error).__name__}: {error}")
-                key = after.key()
-                there = known.setdefault(key, len(known))
-                if there == len(self.parents):
-                    self.parents.append((number, step))
-                    self.before.append([])
-                    queue.append((there, pickle.dumps(after)))
-                if step in calm:
-                    self.before[there].append(number)
-        stuck = self._stuck([number for number, _ in queue])
-        if stuck is not None:
-            return self._found(stuck, "8: no end is in reach from here")
-        return Found(len(known), not queue)
-
-    def _stuck(self, unexplored: list[int]) -> int | None:
-        fine = {*self.ends, *unexplored}
-        todo = list(fine)
-        while todo:
-            for number in self.before[todo.pop()]:
-                if number not in fine:
-                    fine.add(number)
-                    todo.append(number)
-        return next((number for number in range(len(self.parents)) if number not in fine), None)
-
-    def _found(self, number: int, broken: str) -> Found:
-        trace: list[Step] = []
-        while number > 0:
-            number, step = self.parents[number]
-            trace.append(step)
-        return Found(len(self.before), False, broken, tuple(reversed(trace)))
 
 
 def replay(scenario: Scenario, trace: Sequence[Step], kind: type[World] = World) -> World:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import epochs_world as w
 import pytest
 
 from dfserve.broker.epoch_start import kept_of
@@ -17,14 +15,6 @@ from dfserve.broker.poison import STRIKES
 from dfserve.epochs.rows import Rows
 from dfserve.errors import WireError
 from dfserve.wire import epoch_messages as e
-
-if "epochs_world" not in sys.modules:  # worlds are pickled, so their module needs a name
-    _spec = importlib.util.spec_from_file_location("epochs_world", Path(__file__).with_name("epochs_world.py"))
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["epochs_world"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["epochs_world"])
-w: Any = sys.modules["epochs_world"]
 
 
 def _ledger(

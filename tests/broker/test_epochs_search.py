@@ -1,37 +1,24 @@
 """Every order of events in small worlds, chance in larger ones, and broken brokers that both must notice.
 
-``python tests/broker/test_epochs_search.py chance FIRST LAST`` tries seeds, ``... every STATES`` searches further;
-``DFSERVE_STATES`` and ``DFSERVE_SEEDS`` do so under pytest.
+``python tests/broker/test_epochs_search.py chance FIRST LAST`` tries seeds (``DFSERVE_SEEDS`` so many under pytest),
+``... every STATES`` goes through two splits, two workers and two ranks with each kind of fault, up to so many states.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import random
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import epochs_mutants
+import epochs_world as w
 import pytest
+from epochs_compared import Whole
+from epochs_search import Search
 
-from dfserve.broker.epochs_job import EpochsJob
-from dfserve.broker.ledger import Stage
-from dfserve.broker.lessees import Leased
-from dfserve.broker.production import Production
-
-_PATH = Path(__file__).with_name("epochs_world.py")
-if "epochs_world" not in sys.modules:  # worlds are pickled, so their module needs a name
-    _spec = importlib.util.spec_from_file_location("epochs_world", _PATH)
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["epochs_world"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["epochs_world"])
-w: Any = sys.modules["epochs_world"]
-
-STATES = int(os.environ.get("DFSERVE_STATES", "2500"))  # of each small world
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
 FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again"]
 
@@ -40,25 +27,55 @@ def _once(*kinds: str) -> tuple[tuple[str, int], ...]:
     return tuple((kind, 1) for kind in kinds)
 
 
+# Each is gone through to its end. Two splits, two workers and two ranks, and one of each where that says as much.
 SMALL = {
+    "workers that are late": w.Scenario(counts=(1, 1), split_size=1, faults=_once("expire"), most=1),
+    "workers that are suspected, cut off and dead, with room for one block": w.Scenario(
+        counts=(1, 1), split_size=1, blocks=1, faults=_once("suspect", "cutw", "die"), most=1
+    ),
+    "a worker that is late and cut off, and an item that raises": w.Scenario(
+        counts=(1, 1), split_size=1, workers=1, blocks=1, failing=(1,), faults=_once("expire", "cutw")
+    ),
+    "a rank that is cut off": w.Scenario(counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("cut"), most=1),
+    "a broker that dies": w.Scenario(counts=(1, 1), split_size=1, workers=1, blocks=1, faults=_once("crash"), most=1),
     "a broker that dies and a rank that is cut off": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, quick=True, faults=_once("crash", "cut")
+        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, faults=_once("crash", "cut")
     ),
-    "workers that are late, suspected and dead, with room for one block": w.Scenario(
-        counts=(1, 1), split_size=1, blocks=1, quick=True, faults=_once("expire", "suspect", "die")
+    "one rank that goes and comes in every way, and was not dead": w.Scenario(
+        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, lives=1,
+        faults=_once("reload", "resume", "again", "leave"), most=1,
     ),
-    "one rank that goes and comes in every way": w.Scenario(
-        counts=(1, 1), split_size=1, world=1, workers=1, blocks=1, quick=True,
-        faults=_once("crash", "cut", "reload", "resume", "leave"),
+    "ranks that are killed and load a checkpoint": w.Scenario(
+        counts=(2,), split_size=1, workers=1, blocks=1, lives=0, faults=_once("reload"), most=1
     ),
-    "ranks that come with a checkpoint to a broker that dies": w.Scenario(
-        counts=(1, 1), split_size=1, workers=1, blocks=1, quick=True, faults=_once("reload", "crash")
+    "ranks that leave, or begin again": w.Scenario(
+        counts=(2,), split_size=1, workers=1, blocks=1, lives=0, faults=_once("leave", "again"), most=1
     ),
-    "padding in the order of arrival": w.Scenario(
-        counts=(1, 2), split_size=1, workers=1, order="arrival", even="pad", quick=True,
-        faults=_once("crash", "cut", "expire"),
+    "padding in the order of arrival, and an item that gives nothing": w.Scenario(
+        counts=(0, 1), split_size=1, workers=1, blocks=1, order="arrival", even="pad", faults=_once("cut", "expire"),
+        most=1,
     ),
 }  # fmt: skip
+
+# Two splits, two workers and two ranks, and each kind of fault for itself: minutes, see `main`. Ranks that were killed
+# may come back, as those that were only out of reach do.
+FULL = {
+    f"{kind}, {order}, killed ranks come back {lives} times": w.Scenario(
+        counts=(1, 1), split_size=1, order=order, faults=_once(kind), most=1, lives=lives
+    )
+    for order in ("strict", "arrival")
+    for kind in ("expire", "suspect", "die", "cutw", "cut", "crash", "leave", "reload")
+    for lives in ((0, 1) if kind in ("leave", "reload") else (0,))
+    if order == "strict" or kind not in ("leave", "reload")  # else several ranks have no position to go back to
+}
+
+# Small enough to be gone through in all steps, too.
+TWICE = {
+    "expire": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, faults=_once("expire"), most=1),
+    "crash and cut": w.Scenario(
+        counts=(1,), split_size=1, world=1, workers=1, blocks=1, faults=_once("crash", "cut"), most=1
+    ),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +87,21 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_order_of_events_breaks_an_invariant_or_leaves_the_end_out_of_reach(name: str) -> None:
-    found = w.Search(SMALL[name]).run(STATES)
+    found = Search(SMALL[name]).run(100_000)
     print(f"{name}: {found.states} states, {'all' if found.whole else 'the nearest ones'}")
     assert not found.broken, _told(found)
+    assert found.whole
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_fewer_steps_come_to_all_that_all_steps_come_to(name: str) -> None:
+    fewer, every = Search(TWICE[name]), Search(TWICE[name], Whole)
+    fewer.compares = every.compares = True
+    one, other = fewer.run(100_000), every.run(100_000)
+    assert one.whole
+    assert other.whole
+    assert one.ends == other.ends
+    assert every.quiet <= fewer.quiet
 
 
 def scenario_of(seed: int) -> Any:
@@ -110,102 +139,44 @@ def test_whatever_breaks_by_chance_every_datapoint_is_handed_out_as_often_as_it_
         chance(seed)
 
 
-# ------------------------------------------------------------------ broken brokers
-
-
-class Unfenced(w.World):  # type: ignore[misc]
-    """Takes a block for whose lease nobody waits any more."""
-
-    def _hear_answer(self, worker: Any, message: Any, frames: Any) -> None:
-        production = self.job.production
-        lessee = production.lessees.workers.get(worker.session)
-        ledger = self.job.epochs.get(message.epoch)
-        split = None if ledger is None else ledger.open.get(message.split)
-        if lessee is None or message.lease in lessee.leases or split is None or not production.budget.fits(70_000):
-            super()._hear_answer(worker, message, frames)
-            return
-        charge = w.charge_of(production.slot)
-        production.budget.take(charge)
-        lessee.leases[message.lease] = Leased(message.lease, message.epoch, message.split, charge, 1, self.time)
-        split.lease = message.lease
-        split.stage = Stage.LEASED
-        production.made(worker.session, message, frames, self.time)
-
-
-class Hasty(EpochsJob):
-    """Confirms before the disk has it."""
-
-    def _commit(self) -> None:
-        super()._commit()
-        self.saved(1 << 60)
-
-
-class Confirming(w.World):  # type: ignore[misc]
-    job_class = Hasty
-
-
-class Counting(w.World):  # type: ignore[misc]
-    """Has no ledger, and counts what it should draw, from one in each broker."""
-
-    def _broker(self) -> Any:
-        self.counted = 0
-        return super()._broker()
-
-    def draw(self, count: int) -> bytes:
-        self.counted += 1
-        return bytes([self.counted]).rjust(count, b"\0")
-
-
-class Unreserved(w.World):  # type: ignore[misc]
-    """Leases whatever fits, and takes nothing back for the earliest split."""
-
-    def _broker(self) -> Any:
-        job = super()._broker()
-        job.production.__class__ = Greedy
-        return job
-
-
-class Greedy(Production):
-    """Keeps no room for the earliest split."""
-
-    def _has_room(self, _ledger: Any, _epoch: int) -> bool:
-        return bool(self.budget.fits(self._charge()))
-
-
-for _kind in (Unfenced, Hasty, Confirming, Counting, Unreserved, Greedy):
-    _kind.__module__ = "epochs_world"
-    setattr(w, _kind.__name__, _kind)
-
 MUTANTS = {
-    "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, quick=True, faults=_once("expire")),
-    "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1, quick=True),
+    "Unfenced": w.Scenario(counts=(1, 1), split_size=1, world=1, blocks=3, faults=_once("expire")),
+    "Confirming": w.Scenario(counts=(1, 1), split_size=1, world=1, workers=1),
     "Counting": w.Scenario(
         counts=(1,), split_size=1, world=1, workers=1, ledger=False, seeds=True,
         faults=_once("crash"),
     ),
     "Unreserved": w.Scenario(
-        counts=(1, 1, 1), split_size=1, world=1, blocks=1, slot=1000, sizes=(9000, 900, 900), quick=True
+        counts=(1, 1, 1), split_size=1, world=1, blocks=1, slot=1000, sizes=(9000, 900, 900)
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_broker_is_found_out(name: str) -> None:
-    found = w.Search(MUTANTS[name], getattr(w, name)).run(20_000)
+    found = Search(MUTANTS[name], getattr(epochs_mutants, name)).run(20_000)
     print(_told(found))
     assert found.broken, f"{found.states} states and nothing was noticed"
-    assert not w.Search(MUTANTS[name]).run(400).broken
+    assert not Search(MUTANTS[name]).run(400).broken
 
 
 def _told(found: Any) -> str:
     return "\n".join([found.broken, f"{found.states} states; the shortest way:", *map(repr, found.trace)])
 
 
-if __name__ == "__main__":
+def main(what: str, *numbers: str) -> None:
+    """Search further than the tests do."""
     logging.disable(logging.ERROR)
-    if sys.argv[1] == "every":
-        for each in SMALL:
-            print(each, _told(w.Search(SMALL[each]).run(int(sys.argv[2]))), flush=True)
-    else:
-        for number in range(int(sys.argv[2]), int(sys.argv[3])):
+    if what == "chance":
+        for number in range(*map(int, numbers)):
             chance(number)
+        return
+    for name in FULL:
+        found = Search(FULL[name]).run(int(numbers[0]))
+        print(f"{name}: {'all' if found.whole else 'the nearest'} {found.states} states. {found.broken}", flush=True)
+        for step in found.trace:
+            print(f"  {step!r}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
