@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from epochs_key import Walk
-from epochs_world import SimWorker, Step, World
+from epochs_peers import SimWorker, Step
+from epochs_world import World
 
 _Base = World if TYPE_CHECKING else object
 
@@ -40,7 +41,7 @@ class Compared(_Base):
                 see([name, zombie.generation, zombie.handed])  # what others of its generation must not hand out
         for worker in self._workers_in_order(walk):
             self._see_worker(worker, walk)
-        see([self.most, self.left if self.most else None, self.resumed, self.seed])
+        see([self.most, self.left if self.most else None, self.resumed, self.seed, self.lost, self.sent])
         if self.resumed or self.left.get("resume"):
             see(self.gone)
         durable = bytes.fromhex(self.disk.durable["generation"]) if self.disk.durable else b""

@@ -46,29 +46,32 @@ _fields: dict[type, tuple[bool, tuple[str, ...]]] = {}
 
 
 class Record(dict[str, Any]):
-    """A record for the disk, which nobody changes."""
+    """A record for the disk, which nobody changes. One number stands for all that are equal."""
 
-    __slots__ = ("number",)
+    __slots__ = ("_number", "text")
+
+    def __init__(self, value: Any) -> None:
+        self.text = json.dumps(value)
+        self._number = -1
+        super().__init__(json.loads(self.text))
+
+    @property
+    def number(self) -> int:
+        """Its place among the records that were compared or copied; these are kept."""
+        if self._number < 0:
+            self._number = _numbers.setdefault(self.text, len(_records))
+            if self._number == len(_records):
+                _records.append(self)
+                names: dict[Any, int] = {}
+                walk = Walk(names)
+                walk.see(dict(self))
+                _templates.append((walk.digest(), tuple(names)))
+        return self._number
 
 
-_records: dict[str, Record] = {}
-_by_number: list[Record] = []
+_numbers: dict[str, int] = {}
+_records: list[Record] = []
 _templates: list[tuple[bytes, tuple[Any, ...]]] = []
-
-
-def record_of(value: Any) -> Record:
-    """Return the one object that stands for a record of plain JSON types."""
-    text = json.dumps(value)
-    found = _records.get(text)
-    if found is None:
-        found = _records[text] = Record(json.loads(text))
-        found.number = len(_by_number)
-        _by_number.append(found)
-        names: dict[Any, int] = {}
-        walk = Walk(names)
-        walk.see(dict(found))
-        _templates.append((walk.digest(), tuple(names)))
-    return found
 
 
 class Walk:
@@ -200,7 +203,7 @@ def _value(number: int) -> Any:
 
 
 def _record(number: int) -> Record:
-    return _by_number[number]
+    return _records[number]
 
 
 def _one_tally() -> Tally:

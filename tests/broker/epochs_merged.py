@@ -12,7 +12,8 @@ from typing import Any
 
 from epochs_compared import Compared
 from epochs_key import digest, packed
-from epochs_world import Broken, Peer, Scenario, SimRank, SimWorker, Step, World
+from epochs_peers import Broken, Peer, Scenario, SimRank, SimWorker, Step
+from epochs_world import World
 
 from dfserve.broker.epochs_job import OPEN_EPOCHS
 from dfserve.wire import epoch_messages as e
@@ -59,6 +60,8 @@ class Merged(Compared, World):
                 found += [("cut", name, *lost) for lost in self._losses(zombie)]
         if self._over:
             found.append(("rerun",))
+        if self._may_return:
+            found.append(("return",))
         if self.disk.pending:
             found.append(("disk",))
         if self._may_go_on:
@@ -379,4 +382,4 @@ def _renumber(rank: SimRank) -> None:
     claimed = sum(block.number <= rank.claimed for block in kept)
     for block in rank.waiting:
         block.number = kept.index(block) + 1 if block in kept else 0
-    rank.received, rank.claimed, rank.confirmed = len(kept), claimed, 0
+    rank.received, rank.claimed, rank.confirmed, rank.opened = len(kept), claimed, 0, 0

@@ -90,10 +90,6 @@ class ConfirmingWhole(Compared, ConfirmingWorld):
     """The same in all steps."""
 
 
-class Counting(Merged, CountingWorld):
-    """The same in fewer steps."""
-
-
 class CountingWhole(Compared, CountingWorld):
     """The same in all steps."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from epochs_compared import Compared
 from epochs_key import packed
 from epochs_merged import Merged
-from epochs_world import Scenario, Step
+from epochs_peers import Scenario, Step
 
 Way = tuple[bool, Step, Any]  # whether it breaks nothing, the step, the world after it
 

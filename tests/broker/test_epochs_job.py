@@ -8,6 +8,7 @@ from typing import Any
 
 import epochs_world as w
 import pytest
+from epochs_peers import Scenario
 
 from dfserve.broker.epoch_start import kept_of
 from dfserve.broker.ledger import Ledger, Made, Stage, Start
@@ -68,17 +69,17 @@ def _handed(world: Any, count: int) -> None:
 
 
 def _crashing(**more: Any) -> Any:
-    return w.World(w.Scenario(faults=(("crash", 9), ("cut", 9), ("reload", 9), ("leave", 9)), most=99, **more))
+    return w.World(Scenario(faults=(("crash", 9), ("cut", 9), ("reload", 9), ("leave", 9)), most=99, **more))
 
 
 def test_an_epoch_ends_with_every_datapoint_in_the_strict_order() -> None:
-    world = w.World(w.Scenario(counts=(1, 2, 0, 1, 1), world=2, even="pad"))
+    world = w.World(Scenario(counts=(1, 2, 0, 1, 1), world=2, even="pad"))
     _finish(world)
     assert [each[3] for each in world.ranks[0].handed] == ["7.0.0.0", "7.0.1.1", "7.0.4.0"]
 
 
 def test_a_rank_is_not_told_of_its_generation_before_that_is_durable() -> None:
-    world = w.World(w.Scenario())
+    world = w.World(Scenario())
     for turn in range(200):
         steps = [step for step in world.steps() if step != ("disk",)]
         if not steps:
@@ -162,7 +163,7 @@ def test_a_goodbye_that_a_broker_read_and_lost_is_said_to_the_next_one() -> None
 
 
 def test_a_rank_that_hosts_its_broker_waits_for_no_confirmation_and_says_what_it_has_all_the_same() -> None:
-    world = w.World(w.Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True))
+    world = w.World(Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True))
     confirmed = []
     send, world.job._send = (
         world.job._send,
@@ -179,7 +180,7 @@ def test_a_rank_that_hosts_its_broker_waits_for_no_confirmation_and_says_what_it
 
 
 def test_what_was_sent_to_a_rank_that_waits_for_no_confirmation_is_not_sent_to_the_one_that_goes_on() -> None:
-    scenario = w.Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True, lazy=True, workers=1)
+    scenario = Scenario(counts=(1,) * 6, world=1, split_size=1, ledger=False, hosts=True, lazy=True, workers=1)
     world = w.World(replace(scenario, faults=(("resume", 1),), most=1))
     while not world.ranks[0].waiting:
         world.step(world.steps()[0])
@@ -211,19 +212,19 @@ def test_a_rank_keeps_what_it_had_claimed_when_the_broker_died_whatever_others_h
 
 
 def test_a_row_that_is_larger_than_the_budget_does_not_stop_the_epoch() -> None:
-    _finish(w.World(w.Scenario(counts=(1,) * 7, split_size=1, stride=4, even="pad", blocks=1)))
+    _finish(w.World(Scenario(counts=(1,) * 7, split_size=1, stride=4, even="pad", blocks=1)))
 
 
 def test_a_block_that_nearly_fills_the_budget_is_leased_for_again() -> None:
-    _finish(w.World(w.Scenario(counts=(1,) * 4, split_size=1, world=1, blocks=1, slot=60, sizes=(9000,) * 4)))
+    _finish(w.World(Scenario(counts=(1,) * 4, split_size=1, world=1, blocks=1, slot=60, sizes=(9000,) * 4)))
 
 
 def test_a_rank_that_has_gone_on_is_owed_nothing_of_the_epoch_before() -> None:
-    _finish(w.World(w.Scenario(counts=(1, 1, 1), split_size=1, epochs=4, blocks=2)))
+    _finish(w.World(Scenario(counts=(1, 1, 1), split_size=1, epochs=4, blocks=2)))
 
 
 def test_a_block_with_impossible_counts_leaves_its_split_to_others_and_no_byte_behind() -> None:
-    world = w.World(w.Scenario(workers=1))
+    world = w.World(Scenario(workers=1))
     while not world.workers[0].todo:
         world.step(world.steps()[0])
     worker = world.workers[0]
@@ -236,7 +237,7 @@ def test_a_block_with_impossible_counts_leaves_its_split_to_others_and_no_byte_b
 
 
 def test_a_worker_may_fill_its_lease_to_the_last_byte() -> None:
-    world = w.World(w.Scenario(workers=1))
+    world = w.World(Scenario(workers=1))
     while not world.workers[0].todo:
         world.step(world.steps()[0])
     worker = world.workers[0]
@@ -246,7 +247,7 @@ def test_a_worker_may_fill_its_lease_to_the_last_byte() -> None:
 
 
 def test_an_item_that_was_given_up_after_its_lease_is_counted_as_what_it_was() -> None:
-    world = w.World(w.Scenario(counts=(1, 1), workers=1, world=1))
+    world = w.World(Scenario(counts=(1, 1), workers=1, world=1))
     while not world.workers[0].todo:
         world.step(world.steps()[0])
     for _ in range(STRIKES):
@@ -256,7 +257,7 @@ def test_an_item_that_was_given_up_after_its_lease_is_counted_as_what_it_was() -
 
 
 def test_a_fresh_rank_that_comes_back_with_another_plan_is_refused() -> None:
-    world = w.World(w.Scenario(workers=1))
+    world = w.World(Scenario(workers=1))
     rank = world.ranks[0]
     first, other = rank.hello(), replace(world.ranks[1].hello(), plan=json.dumps(replace(rank.plan, seed=8).to_dict()))
     seat = world.job.rank_hello(first, 0.0)
@@ -316,7 +317,7 @@ def test_padding_that_was_handed_out_is_not_owed_again() -> None:
 
 
 def test_a_rank_that_dies_before_it_claims_anything_goes_on_where_the_one_before_it_left() -> None:
-    scenario = w.Scenario(counts=(2, 1), split_size=1, world=1, order="arrival", lazy=True, workers=1)
+    scenario = Scenario(counts=(2, 1), split_size=1, world=1, order="arrival", lazy=True, workers=1)
     world = w.World(replace(scenario, faults=(("leave", 1), ("resume", 1)), most=2))
     for kind, until in (
         ("leave", lambda rank: rank.handed),
