@@ -291,7 +291,7 @@ class World(Checks):
             return
         self.lost = True
         for rank in self.ranks:
-            if rank.resume == "broker" and not rank.generation:
+            if rank.parted or (rank.resume == "broker" and not rank.generation):
                 rank.refused = "what it would go on after is not known: its run is over"
 
     def _can_reload(self) -> list[Step]:
