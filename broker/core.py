@@ -37,6 +37,7 @@ MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
 MIN_BUDGET = 1 << 20  # bytes; less could not hold one block of the usual size
 
+Arena = Callable[[bytes, m.ArenaWanted | m.ArenaMapped], m.Message | None]
 Outgoing = tuple[bytes, m.Message, Sequence[Any]]
 
 
@@ -99,9 +100,12 @@ class Core:
         config: its limits.
         wall: returns the wall clock, seconds since the epoch, for the metrics' "last seen".
         store: makes a numbered record of the epochs durable, some time later; None: there is no disk.
+        arena: called with a consumer's connection and what it says of shared memory, returns the answer.
     """
 
-    def __init__(self, config: BrokerConfig, wall: Callable[[], float], store: Store | None = None) -> None:
+    def __init__(
+        self, config: BrokerConfig, wall: Callable[[], float], store: Store | None = None, arena: Arena | None = None
+    ) -> None:
         self.config = config
         self.limits = config.limits
         self.instance = secrets.token_bytes(m.SESSION_BYTES)
@@ -114,6 +118,7 @@ class Core:
         self.accepting = True
         self.now = 0.0
         self._wall = wall
+        self._arena = arena
         self._last_time: float | None = None
         self._next_beat = 0.0
         self._out: list[Outgoing] = []
@@ -130,6 +135,8 @@ class Core:
             m.WorkerBeat: self._on_worker_beat,
             m.Done: self._on_done,
             m.Bye: self._on_bye,
+            m.ArenaWanted: self._on_arena,
+            m.ArenaMapped: self._on_arena,
             e.Claim: self._on_claim,
             e.Farewell: self._on_farewell,
             **dict.fromkeys(get_args(WorkerMessage), self._on_worker_message),
@@ -400,6 +407,13 @@ class Core:
     def _on_farewell(self, peer: Peer, message: e.Farewell, _frames: Sequence[Any]) -> None:
         job, seat = _rank(peer)
         job.farewell(seat, message)  # and is still known, for it is answered
+
+    def _on_arena(self, peer: Peer, message: m.ArenaWanted | m.ArenaMapped, _frames: Sequence[Any]) -> None:
+        if peer.consumer is None and peer.seat is None:
+            raise WireError("kind", "only consumers share memory")
+        connection = self.routes[peer.session]
+        if self._arena is not None and (answer := self._arena(connection, message)) is not None:
+            self._reply(connection, answer)
 
     def _on_worker_message(self, peer: Peer, message: WorkerMessage, frames: Sequence[Any]) -> None:
         refusal = self.epochs.heard(peer.pipeline, _worker(peer).session, message, frames, self.now)

@@ -13,9 +13,11 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
+from dfserve.broker.arenas import Arenas
 from dfserve.broker.committer import Committer
 from dfserve.broker.core import BrokerConfig, Core
 from dfserve.broker.ledger_file import LedgerFile
+from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
 from dfserve.wire.messages import encode
 from dfserve.wire.pieces import PIECE
@@ -61,7 +63,8 @@ class Broker:
     ) -> None:
         self.config = config or BrokerConfig()
         self._committer: Committer | None = None
-        self.core = Core(self.config, time.time, None if ledger is None else self._store)
+        self._arenas = Arenas()
+        self.core = Core(self.config, time.time, None if ledger is None else self._store, self._arenas.hear)
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self.endpoints: list[str] = []
         self._until = until
@@ -142,11 +145,22 @@ class Broker:
                 frames = receive_frames(self._socket)
             except zmq.Again:
                 return
-            yield frames[0].bytes, frames[1:]
+            connection, *rest = frames
+            yield connection.bytes, self._without_freed(connection.bytes, rest)
+
+    def _without_freed(self, connection: bytes, frames: Sequence[Any]) -> Sequence[Any]:
+        """Take off a third frame of a consumer that shares memory: slots that it has done with."""
+        if len(frames) != 3 or not self._arenas.shares_with(connection):
+            return frames
+        with contextlib.suppress(WireError):  # it is the consumer's own memory
+            self._arenas.freed(connection, frames[2].bytes)
+        return frames[:2]
 
     def _send_all(self) -> None:
         for connection, message, frames in self.core.drain():
-            if not self._send([connection, *encode(message), *frames]):
+            shared = self._arenas.place(connection, message, frames) if frames else None
+            if not self._send([connection, *(shared or (*encode(message), *frames))]):
+                self._arenas.drop(connection)
                 self.core.unreachable(connection)
 
     def _send(self, frames: Sequence[Any]) -> bool:
@@ -174,6 +188,7 @@ class Broker:
             self._committer = None
         self._socket.close()
         self._context.term()
+        self._arenas.close()
         for endpoint in self.endpoints:
             parsed = endpoints.parse(endpoint)
             if parsed.scheme == "ipc" and not parsed.abstract and parsed.path:

@@ -32,7 +32,7 @@ class Session:
                 if not endpoints.is_loopback(endpoints.parse(address)):
                     log.warning("%s can be reached from other hosts and asks for no key", address)
             self.broker = EmbeddedBroker(addresses, settings, metrics_port)
-        self.connection = Connection(self.broker.address if self.broker is not None else addresses[0])
+        self.connection = Connection(self.broker.address if self.broker is not None else addresses[0], shares=True)
         self._finalizer = weakref.finalize(self, _close, self.pid, self.connection, self.broker)
 
     def check(self) -> None:

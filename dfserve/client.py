@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +11,14 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
+from dfserve.arena import ArenaView, machine
+from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
 from dfserve.wire import messages as m
+from dfserve.wire.epoch_messages import EpochsHello
+from dfserve.wire.placement import pack_freed, unpack_place
+
+log = logging.getLogger("dfserve.client")
 
 RECONNECT_MS = 100  # first wait between attempts to connect
 RECONNECT_MAX_MS = 1000  # longest: a broker that comes back is found within this
@@ -27,11 +35,14 @@ class Connection:
 
     Args:
         address: one address of the broker.
+        shares: take blocks through memory that is shared with the broker, where that is on this machine.
         ttl: seconds of silence after which the *broker's* side drops the connection; 0 leaves it to the kernel, which
             answers for a stopped process too. Workers set it, trainers do not: a paused trainer is not dead.
     """
 
-    def __init__(self, address: str, ttl: float = 0.0) -> None:
+    def __init__(self, address: str, ttl: float = 0.0, *, shares: bool = False) -> None:
+        self._shares = shares
+        self._arena: ArenaView | None = None
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         options = {
@@ -58,13 +69,20 @@ class Connection:
 
     def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
         """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
-        try:
-            send_frames(self.socket, [*m.encode(message), *frames])
-        except zmq.Again:
-            return
+        told = [*m.encode(message), *frames]
+        if self._arena is not None and (freed := self._arena.take_freed()):
+            told.append(pack_freed(freed))
+        self._send(told)
+        if self._shares and isinstance(message, m.ConsumerHello | EpochsHello):
+            self._arena = None  # of a connection that is over; blocks that are in use keep it
+            self._send(m.encode(m.ArenaWanted(machine())))
+
+    def _send(self, frames: Sequence[Any]) -> None:
+        with contextlib.suppress(zmq.Again):
+            send_frames(self.socket, frames)
 
     def receive(self) -> tuple[m.Message, list[Any]] | None:
-        """Return the next message and its block's frames (zmq.Frame objects), or None if there is none now.
+        """Return the next message and its block's frames (objects with the buffer protocol), or None if there is none.
 
         Raises:
             WireError: the broker sent bytes that break the protocol.
@@ -75,7 +93,29 @@ class Connection:
             return None
         if len(frames) < 2:
             return m.Beat(), []
-        return m.decode(frames[0].bytes, frames[1].bytes, len(frames) - 2), frames[2:]
+        header, body, *block = frames
+        if m.is_in_arena(header.bytes):
+            found = self._shared(block)
+            return m.decode(m.without_arena(header.bytes), body.bytes, len(found)), found
+        message = m.decode(header.bytes, body.bytes, len(block))
+        if isinstance(message, m.ArenaOffer):
+            self._map(message)
+        return message, block
+
+    def _shared(self, block: Sequence[zmq.Frame]) -> list[memoryview]:
+        if self._arena is None or len(block) != 1:
+            raise WireError("frames", "a block in shared memory, of which there is none")
+        try:
+            return self._arena.frames(*unpack_place(block[0].bytes))
+        except ValueError as error:
+            raise WireError("limits", str(error)) from None
+
+    def _map(self, offer: m.ArenaOffer) -> None:
+        try:
+            self._arena = ArenaView(offer.path, offer.size, offer.nonce)
+        except (OSError, ValueError) as error:
+            log.info("no memory is shared with the broker: %s", error)
+        self._send(m.encode(m.ArenaMapped(offer.nonce, self._arena is not None)))
 
     def close(self) -> None:
         """Close, giving a goodbye two seconds to leave."""

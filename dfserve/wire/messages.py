@@ -19,6 +19,7 @@ MAGIC = b"dfs"
 VERSION = 1  # changes when a peer of the old version could misread a message
 HEADER_BYTES = len(MAGIC) + 2
 SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
+IN_ARENA = 0x80  # in the kind's byte: the block lies in shared memory
 MAX_CONTROL_BODY = 1 << 20  # bytes; the largest is a failure: two long texts of up to four bytes a character
 MAX_TEXT = 64 << 10  # characters of a text field
 MAX_NAME = 256  # characters of a field that names something: hosts, workers, pipelines, groups, classes of exceptions
@@ -257,6 +258,33 @@ class ConsumerBeat(Message):
 
 
 @dataclass(frozen=True)
+class ArenaWanted(Message):
+    """A consumer would share memory with a broker on its machine, which it names by the kernel's boot id."""
+
+    CODE: ClassVar[int] = 20
+    machine: str
+
+
+@dataclass(frozen=True)
+class ArenaMapped(Message):
+    """A consumer has mapped the memory that it was offered, or cannot."""
+
+    CODE: ClassVar[int] = 21
+    nonce: bytes
+    mapped: bool
+
+
+@dataclass(frozen=True)
+class ArenaOffer(Message):
+    """The broker offers memory: a file whose first bytes are the nonce, and which loses its name when it is mapped."""
+
+    CODE: ClassVar[int] = 59
+    path: str
+    size: int
+    nonce: bytes
+
+
+@dataclass(frozen=True)
 class Beat(Message):
     """The broker lives."""
 
@@ -296,9 +324,22 @@ def _header(code: int) -> bytes:
     return MAGIC + bytes([VERSION, code])
 
 
-def encode(message: Message) -> list[bytes]:
-    """Return the two control frames of a message; the frames of a block, if it carries one, follow them."""
-    return [_header(message.CODE), Packer().pack(vars(message))]
+def encode(message: Message, *, in_arena: bool = False) -> list[bytes]:
+    """Return the two control frames of a message; the frames of a block, if it carries one, follow them.
+
+    ``in_arena``: in their place comes one that says where in shared memory they lie (`dfserve.wire.placement`).
+    """
+    return [_header(message.CODE | in_arena * IN_ARENA), Packer().pack(vars(message))]
+
+
+def is_in_arena(header: bytes) -> bool:
+    """Tell whether a message's block lies in shared memory."""
+    return len(header) == HEADER_BYTES and bool(header[4] & IN_ARENA)
+
+
+def without_arena(header: bytes) -> bytes:
+    """Return the header of the same message with its block's frames in it."""
+    return header[:4] + bytes([header[4] & ~IN_ARENA])
 
 
 def decode(header: bytes, body: bytes, block_frames: int) -> Message:

@@ -65,11 +65,18 @@ def join(pieces: Sequence[Any], counts: Sequence[int], limits: Limits, recycler:
     return [found[0] if len(found) == 1 else _joined(found, recycler) for found in _grouped(pieces, counts, limits)]
 
 
+def grouped(pieces: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    """Return each frame's pieces; the counts were checked."""
+    if not counts:
+        return [[piece] for piece in pieces]
+    rest = iter(pieces)
+    return [list(islice(rest, count)) for count in counts]
+
+
 def _grouped(pieces: Sequence[Any], counts: Sequence[int], limits: Limits) -> list[list[Any]]:
     if not all(counts) or sum(counts) != len(pieces):
         raise WireError("frames", f"{len(pieces)} pieces cannot make {len(counts)} frames as the message says")
-    rest = iter(pieces)
-    frames = [list(islice(rest, count)) for count in counts]
+    frames = grouped(pieces, counts)
     if _total(frames[0]) > limits.max_body:
         raise WireError("limits", f"a body of {_total(frames[0])} bytes exceeds {limits.max_body}")
     largest = max(map(_total, frames))
