@@ -1,0 +1,134 @@
+"""Owns the tests of which consumer shares which memory with a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dfserve import arena
+from dfserve.arena import ArenaView
+from dfserve.broker import arenas as arenas_module
+from dfserve.broker.arenas import SMALLEST, Arenas
+from dfserve.wire import messages as m
+from dfserve.wire import pieces as pieces_module
+from dfserve.wire.blocks import decode_block, encode_block
+from dfserve.wire.pieces import cut
+from dfserve.wire.placement import pack_freed, unpack_place
+
+ONE, OTHER = b"c" * 16, b"d" * 16
+
+
+@pytest.fixture
+def arenas(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arenas]:
+    monkeypatch.setattr(arenas_module, "ARENA_BYTES", 16 << 20)
+    found = Arenas()
+    yield found
+    found.close()
+
+
+def mapped(arenas: Arenas, connection: bytes = ONE) -> ArenaView:
+    offer = arenas.hear(connection, m.ArenaWanted(arena.machine()))
+    assert isinstance(offer, m.ArenaOffer)
+    view = ArenaView(offer.path, offer.size, offer.nonce)
+    assert arenas.hear(connection, m.ArenaMapped(offer.nonce, mapped=True)) is None
+    assert not Path(offer.path).exists()
+    return view
+
+
+def delivery(nbytes: int) -> tuple[m.Deliver, list[object]]:
+    frames, pieces = cut(encode_block([[np.arange(nbytes, dtype=np.uint8), 3]]).frames)
+    return m.Deliver(1, 1, 0, "w", False, pieces), frames
+
+
+def test_a_block_goes_through_the_memory_once_that_is_mapped(arenas: Arenas) -> None:
+    message, frames = delivery(100_000)
+    assert arenas.place(ONE, message, frames) is None
+    view = mapped(arenas)
+    sent = arenas.place(ONE, message, frames)
+    assert sent is not None
+    header, body, place = sent
+    assert m.is_in_arena(header)
+    found = view.frames(*unpack_place(place))
+    assert m.decode(m.without_arena(header), body, len(found)) == message
+    ((array, three),) = decode_block(found)
+    assert (array == np.arange(100_000, dtype=np.uint8)).all()
+    assert three == 3
+    assert arenas.place(OTHER, message, frames) is None
+
+
+def test_a_frame_that_was_cut_lies_in_one_piece(arenas: Arenas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces_module, "PIECE", 10_000)
+    message, frames = delivery(100_000)
+    assert message.pieces
+    view = mapped(arenas)
+    sent = arenas.place(ONE, message, frames)
+    assert sent is not None
+    found = view.frames(*unpack_place(sent[2]))
+    assert len(found) == len(message.pieces)
+    told = m.decode(m.without_arena(sent[0]), sent[1], len(found))
+    assert isinstance(told, m.Deliver)
+    assert told.pieces == []
+    assert len(decode_block(found)) == 1
+
+
+def test_what_is_small_goes_by_the_socket(arenas: Arenas) -> None:
+    mapped(arenas)
+    assert arenas.place(ONE, *delivery(SMALLEST // 2)) is None
+
+
+def test_freed_slots_are_used_again_and_a_full_arena_leaves_it_to_the_socket(arenas: Arenas) -> None:
+    mapped(arenas)
+    message, frames = delivery(3 << 20)
+    places = [arenas.place(ONE, message, frames) for _ in range(9)]
+    sent = [place for place in places if place is not None]
+    assert 0 < len(sent) < 9
+    arenas.freed(ONE, pack_freed([unpack_place(sent[0][2])[0], 999]))
+    assert arenas.place(ONE, message, frames) is not None
+    arenas.freed(OTHER, pack_freed([0]))
+
+
+def test_a_consumer_on_another_machine_is_offered_nothing(arenas: Arenas) -> None:
+    assert arenas.hear(ONE, m.ArenaWanted("another")) is None
+
+
+def test_a_consumer_that_cannot_map_it_gets_its_blocks_by_the_socket(arenas: Arenas) -> None:
+    offer = arenas.hear(ONE, m.ArenaWanted(arena.machine()))
+    assert isinstance(offer, m.ArenaOffer)
+    arenas.hear(ONE, m.ArenaMapped(bytes(16), mapped=True))  # of another offer
+    assert not arenas.shares_with(ONE)
+    arenas.hear(ONE, m.ArenaMapped(offer.nonce, mapped=False))
+    assert not arenas.shares_with(ONE)
+    assert not Path(offer.path).exists()
+
+
+def test_a_consumer_that_comes_back_gets_other_memory(arenas: Arenas) -> None:
+    message, frames = delivery(100_000)
+    before = mapped(arenas)
+    sent = arenas.place(ONE, message, frames)
+    assert sent is not None
+    after = mapped(arenas)
+    again = arenas.place(ONE, message, frames)
+    assert again is not None
+    assert unpack_place(again[2])[0] == unpack_place(sent[2])[0] == 0
+    assert len(decode_block(before.frames(*unpack_place(sent[2])))) == 1  # it still has what was in its own
+    assert len(decode_block(after.frames(*unpack_place(again[2])))) == 1
+
+
+def test_without_shared_memory_it_is_said_once(
+    arenas: Arenas, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(arena, "FOLDER", Path("/nowhere"))
+    for connection in (ONE, OTHER):
+        assert arenas.hear(connection, m.ArenaWanted(arena.machine())) is None
+    assert len(caplog.records) == 1
+
+
+def test_there_are_so_many_arenas_and_no_more(arenas: Arenas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arenas_module, "MOST", 1)
+    mapped(arenas, ONE)
+    assert arenas.hear(OTHER, m.ArenaWanted(arena.machine())) is None
+    arenas.drop(ONE)
+    mapped(arenas, OTHER)
