@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dfserve import arena
-from dfserve.arena import Arena
+from dfserve.sharing import arena
+from dfserve.sharing.arena import Arena
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.pieces import grouped

@@ -11,9 +11,9 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
-from dfserve.arena import ArenaView, machine
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
+from dfserve.sharing.arena import ArenaView, machine
 from dfserve.wire import messages as m
 from dfserve.wire.epoch_messages import EpochsHello
 from dfserve.wire.placement import pack_freed, unpack_place

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dfserve import RemoteDataZMQ
-from dfserve.arena import FOLDER, PREFIX, ArenaView
 from dfserve.broker import arenas as arenas_module
 from dfserve.dataflow import DataFromList
+from dfserve.sharing.arena import FOLDER, PREFIX, ArenaView
 from dfserve.testing import LocalBroker
 from dfserve.wire.copies import writable
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import tempfile
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.parallel.extents import GRAIN, Extents
 from dfserve.dataflow.parallel.messages import Sent
-from dfserve.dataflow.parallel.remapping import make_private
+from dfserve.sharing.extents import Extents
+from dfserve.sharing.loans import Bytes, GiveBack, LentMap
 from dfserve.wire.columns import aligned
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-GiveBack = Callable[[int, int], object]  # with an extent's offset and its bytes
 
 CAPACITY = 256 << 20  # bytes of one file: six of the largest batches in use (38 MB); what is not used costs nothing
 FIRST = 1 << 20  # bytes of it that exist at first
@@ -104,71 +99,12 @@ class Reader:
 
     def __init__(self, file: SharedFile, give_back: GiveBack) -> None:
         """Read ``file``; ``give_back(extent, nbytes)`` is called in any thread at any time, also in a forked child."""
-        self._file = file
-        self._give_back = give_back
-        self._memory: Bytes = np.empty(0, np.uint8)
-        _READERS.add(self)
+        self._lent = LentMap(file.map, give_back)
 
     def frames(self, sent: Sent) -> list[bytearray | memoryview]:
         """Return the frames of a BLOCK, all writable. Its extent goes back when nothing refers to any of them."""
         frames: list[bytearray | memoryview] = [bytearray(frame) for frame in sent.frames if isinstance(frame, bytes)]
         if sent.extent >= 0:
-            frames += self._views(sent.extent, sent.size, [length for length in sent.frames if isinstance(length, int)])
+            lengths = [length for length in sent.frames if isinstance(length, int)]
+            frames += self._lent.lend(sent.extent, sent.size, lengths)
         return frames
-
-    def forget(self) -> None:
-        """Map what comes next anew."""
-        self._memory = np.empty(0, np.uint8)
-
-    def _views(self, extent: int, size: int, lengths: Sequence[int]) -> list[memoryview]:
-        if size > len(self._memory):
-            self._memory = self._file.map(size)
-        lease = self._memory[extent:]
-        loan = Loan(self._memory, lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
-        _LOANS.add(loan)
-        # Only memoryviews of an array keep it alive, views of it refer to what it is a view of.
-        weakref.finalize(lease, _end, loan).atexit = False
-        views = []
-        start = 0
-        for length in lengths:
-            views.append(lease.data[start : start + length])
-            start += aligned(length)
-        return views
-
-
-class Loan:
-    """An extent that is in use here. It keeps the map, which must be there as long as the loan is on the list.
-
-    That is longer than the lease where Ctrl-C broke off the making or the ending of one.
-    """
-
-    def __init__(self, memory: Bytes, address: int, nbytes: int, extent: int, give_back: GiveBack) -> None:
-        self.memory = memory
-        self.address = address
-        self.nbytes = -(-nbytes // GRAIN) * GRAIN
-        self.extent = extent
-        self.give_back = give_back
-
-
-_LOANS: set[Loan] = set()
-_READERS: weakref.WeakSet[Reader] = weakref.WeakSet()
-
-
-def _end(loan: Loan) -> None:
-    if loan in _LOANS:
-        _LOANS.discard(loan)
-        loan.give_back(loan.extent, loan.nbytes)
-
-
-def _buy_all() -> None:
-    """Before a fork, make all that is on loan this process's own: parent and child would see each other's changes."""
-    for reader in list(_READERS):
-        reader.forget()  # where a loan lay in its map, there is private memory now
-    while _LOANS:
-        loan = _LOANS.pop()
-        make_private(loan.address, loan.nbytes)
-        loan.give_back(loan.extent, loan.nbytes)
-
-
-if sys.platform.startswith("linux"):
-    os.register_at_fork(before=_buy_all)

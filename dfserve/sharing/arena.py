@@ -9,7 +9,6 @@ a /dev/shm that is full, a write to what was not would kill the process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import logging
@@ -20,19 +19,22 @@ import stat
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dfserve.wire.slots import ALIGNMENT, Slots, rounded
+from dfserve.sharing.extents import GRAIN, Extents
+from dfserve.sharing.loans import Bytes, LentMap
+from dfserve.wire.columns import aligned
 
 log = logging.getLogger("dfserve.arena")
 
 FOLDER = Path("/dev/shm")  # noqa: S108  # shared memory; files in it are made with O_EXCL, and for this user only
 PREFIX = "dfserve-"
 NONCE_BYTES = 16
-HEAD = 4096  # bytes before the first slot, of which the first are the nonce
+HEAD = GRAIN  # bytes before the first block, of which the first are the nonce
 GROWTH = 8 << 20  # bytes reserved at a time: reserving takes a page fault for each page
 LEAST = 8 << 20  # bytes; a smaller arena holds too few blocks to be worth it
 
@@ -49,7 +51,7 @@ class Arena:
 
     def __init__(self, size: int) -> None:
         room = os.statvfs(FOLDER)
-        self.size = min(size, room.f_bavail * room.f_frsize // 2 // HEAD * HEAD)
+        self.size = min(size, room.f_bavail * room.f_frsize // 2 // GRAIN * GRAIN)
         if self.size < LEAST:
             raise OSError(
                 errno.ENOSPC, f"{FOLDER} has room for {2 * self.size >> 20} MiB, and {2 * LEAST >> 20} are needed"
@@ -68,35 +70,36 @@ class Arena:
             raise
         self._map[:NONCE_BYTES] = self.nonce
         self._memory = memoryview(self._map)
-        self._slots = Slots(self.size - HEAD)
+        self._extents = Extents(self.size - HEAD)
         self._reserved = 0  # bytes after the head
         self._full = False
 
     @property
     def used(self) -> int:
-        """Bytes that are in slots."""
-        return self._slots.used
+        """Bytes that are in use."""
+        return self._extents.lent
 
     def place(self, frames: Sequence[Sequence[Any]]) -> tuple[int, list[int]] | None:
-        """Copy frames, each of one or more pieces, into a slot.
+        """Copy a block's frames, each of one or more pieces, to where there is room for all.
 
         Returns:
-            The slot's address and the bytes of each frame, which begin at multiples of 64; None if there is no room.
+            The address, and the bytes of each frame, which begin at multiples of 64; None if there is no room.
         """
         lengths = [sum(map(len, pieces)) for pieces in frames]
-        address = self._slots.take(sum(map(rounded, lengths)))
-        if address is None or not self._reserve(address + sum(map(rounded, lengths))):
-            if address is not None:
-                self._slots.give_back(address)
+        total = sum(map(aligned, lengths))
+        extent = self._extents.take(total)
+        if extent is None:
             return None
-        place = HEAD + address
+        if not self._reserve(extent + total):
+            self._extents.give_back(extent)
+            return None
+        address = start = HEAD + extent
         for pieces, length in zip(frames, lengths, strict=True):
-            start = place
+            place = start
             for piece in pieces:
-                end = start + len(piece)
-                self._memory[start:end] = memoryview(piece).cast("B")
-                start = end
-            place += rounded(length)
+                self._memory[place : place + len(piece)] = memoryview(piece).cast("B")
+                place += len(piece)
+            start += aligned(length)
         return address, lengths
 
     def _reserve(self, end: int) -> bool:
@@ -119,9 +122,9 @@ class Arena:
         self._reserved = wanted
         return True
 
-    def give_back(self, address: int) -> bool:
-        """Free a slot; False if there is none."""
-        return self._slots.give_back(address)
+    def give_back(self, address: int) -> None:
+        """Free a block's place; what is none is ignored."""
+        self._extents.give_back(address - HEAD)
 
     def unlink(self) -> None:
         """Remove the name: from now on the memory lives as long as the maps."""
@@ -150,50 +153,41 @@ class ArenaView:
     def __init__(self, path: str, size: int, nonce: bytes) -> None:
         if os.path.dirname(path) != str(FOLDER):  # noqa: PTH120  # a comparison of texts
             raise ValueError(f"an arena at {path!r}")
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != size or size < LEAST:
-                raise ValueError(f"an arena of {size} bytes, and {path} has {found.st_size}")
-            self._map = mmap.mmap(file, size, prot=mmap.PROT_READ)
-        finally:
-            os.close(file)
-        if self._map[:NONCE_BYTES] != nonce:
-            raise ValueError(f"{path} is another arena")
+        self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size or size < LEAST:
+            raise ValueError(f"an arena of {size} bytes, and {path} has {found.st_size}")
         self._size = size
-        self._kind = ctypes.c_ubyte * size  # longer than any slot: to make a type for each length takes 20 us
-        self._start = np.frombuffer(self._map, np.uint8).ctypes.data
+        if bytes(self._map(HEAD)[:NONCE_BYTES]) != nonce:
+            raise ValueError(f"{path} is another arena")
         self._pid = os.getpid()
         self._freed: deque[int] = deque()
+        self._lent = LentMap(self._map, partial(_gone, self._freed, self._pid))
+
+    def _map(self, nbytes: int) -> Bytes:
+        return np.frombuffer(mmap.mmap(self._file, nbytes, prot=mmap.PROT_READ), np.uint8)
 
     def frames(self, address: int, lengths: Sequence[int]) -> list[memoryview]:
-        """Return the frames in a slot, which is free again when nothing refers to any of them.
+        """Return the frames of a block, whose place is free again when nothing refers to any of them.
 
         Raises:
             ValueError: they reach beyond the arena.
         """
-        total = sum(map(rounded, lengths))
-        if address % ALIGNMENT or address + total > self._size - HEAD:
-            raise ValueError(f"a slot at {address} of {total} bytes in an arena of {self._size}")
-        # Not a slice of the map: memoryviews of one object are told apart by nobody, and this object dies with its own.
-        slot = self._kind.from_address(self._start + HEAD + address)
-        weakref.finalize(slot, self._gone, address).atexit = False
-        view = memoryview(slot).cast("B").toreadonly()[:total]
-        frames = []
-        start = 0
-        for length in lengths:
-            frames.append(view[start : start + length])
-            start += rounded(length)
-        return frames
-
-    def _gone(self, address: int) -> None:
-        if os.getpid() == self._pid:  # a forked child's end must not free what its parent uses
-            self._freed.append(address)
+        total = sum(map(aligned, lengths))
+        if address % GRAIN or address < HEAD or address + total > self._size:
+            raise ValueError(f"a block of {total} bytes at {address} in an arena of {self._size}")
+        return self._lent.lend(address, self._size, lengths)
 
     def take_freed(self) -> list[int]:
-        """Return the addresses of slots that nothing refers to any more, once."""
+        """Return the addresses of blocks that nothing refers to any more, once."""
         freed = self._freed
         return [freed.popleft() for _ in range(len(freed))]
+
+
+def _gone(freed: deque[int], pid: int, address: int, _nbytes: int) -> None:
+    if os.getpid() == pid:  # a forked child's end must not free what its parent uses
+        freed.append(address)
 
 
 def machine() -> str:

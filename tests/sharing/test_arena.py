@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dfserve import arena
-from dfserve.arena import GROWTH, HEAD, LEAST, Arena, ArenaView, reap
+from dfserve.sharing import arena
+from dfserve.sharing.arena import GROWTH, HEAD, LEAST, Arena, ArenaView, reap
+from dfserve.sharing.extents import GRAIN
 from dfserve.wire.blocks import decode_block, encode_block
 
 SIZE = 16 << 20
@@ -70,7 +71,8 @@ def test_a_slot_is_free_when_nothing_refers_to_it_any_more_and_not_before(both: 
     gc.collect()
     assert view.take_freed() == [address]
     assert view.take_freed() == []
-    assert one.give_back(address)
+    assert one.used == GRAIN
+    one.give_back(address)
     assert one.used == 0
 
 
@@ -86,18 +88,21 @@ def test_arrays_outlive_the_arena_and_its_view() -> None:
     assert bytes(array[-4:]) == b"kept"
 
 
-def test_a_forked_childs_end_frees_nothing_of_its_parents(both: tuple[Arena, ArenaView]) -> None:
-    _, view = both
-    address, frames = placed(both, [bytes(100)])
+def test_a_fork_makes_copies_that_the_broker_cannot_write_over(both: tuple[Arena, ArenaView]) -> None:
+    one, view = both
+    address, frames = placed(both, [b"kept" * 100])
     pid = os.fork()
     if not pid:
+        freed = len(view.take_freed())
+        mine = bytes(frames[0]) == b"kept" * 100
         del frames
         gc.collect()
-        os._exit(len(view.take_freed()))
+        os._exit(0 if mine and len(view.take_freed()) == 0 and freed == 1 else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert view.take_freed() == []
-    del frames
-    assert view.take_freed() == [address]
+    assert view.take_freed() == [address]  # at the fork: both have copies of their own
+    one.give_back(address)
+    assert placed(both, [b"next" * 100])[0] == address
+    assert bytes(frames[0]) == b"kept" * 100
 
 
 def test_an_arena_that_is_full_says_so_by_none_and_has_room_again(both: tuple[Arena, ArenaView]) -> None:
@@ -160,14 +165,14 @@ def test_another_file_is_not_mapped(tmp_path: Path) -> None:
 
 
 def test_a_slot_beyond_the_arena_is_refused(both: tuple[Arena, ArenaView]) -> None:
-    for address, lengths in ((SIZE, [1]), (0, [SIZE]), (1, [1])):
-        with pytest.raises(ValueError, match="a slot at"):
+    for address, lengths in ((SIZE, [1]), (0, [1]), (HEAD, [SIZE]), (HEAD + 1, [1])):
+        with pytest.raises(ValueError, match="a block of"):
             both[1].frames(address, lengths)
 
 
 KILLED = """
 import os, signal, sys
-from dfserve.arena import Arena
+from dfserve.sharing.arena import Arena
 print(Arena(16 << 20).path, flush=True)
 sys.stdin.read(1)
 os.kill(os.getpid(), signal.SIGKILL)

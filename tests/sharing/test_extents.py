@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.dataflow.parallel.extents import GRAIN, Extents
+from dfserve.sharing.extents import GRAIN, Extents
 
 SIZES = st.integers(0, 5 * GRAIN)
 
