@@ -175,6 +175,7 @@ def test_the_obituary_of_a_worker_says_at_which_item_it_died(
     program = daemon(POISONED.format(death=death), address=broker.address)
     broker.lease(0, "harmless", first=0, count=10)
     broker.hear(e.Made, pipeline="harmless")
+    broker.await_welcome("poisoned")
     sessions = {name: broker.hellos[name].session for name in ("harmless", "poisoned")}
     broker.lease(0, "poisoned", epoch=3, first=4, count=5)
     died = {obituary.pipeline: obituary for obituary in (broker.hear(m.Obituary, pipeline="") for _ in range(2))}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
 import signal
 import sys
+
+from dfserve.dataflow.parallel.leash import ABANDONED
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -17,3 +21,6 @@ def die_with_parent() -> None:
     """
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # before we had asked
+            os._exit(ABANDONED)
