@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dfserve import window
-from dfserve.broker import budget, core, epochs_desk, epochs_job, intake, lessees
+from dfserve.broker import arenas, budget, core, epochs_desk, epochs_job, intake, lessees
 from dfserve.consumer import epoch_inbox
 from dfserve.epochs import plan
 from dfserve.wire import columns, dtypes, messages, pieces, values
@@ -27,6 +27,7 @@ MODULES = {
     "pieces": pieces,
     "dtypes": dtypes,
     "values": values,
+    "arenas": arenas,
     "window": window,
     "budget": budget,
     "intake": intake,

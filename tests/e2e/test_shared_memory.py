@@ -53,8 +53,8 @@ def test_blocks_come_through_shared_memory_and_what_is_kept_stays_as_it_was(maps
     with LocalBroker() as broker, broker.serving(pictures()), epochs(broker) as source:
         kept = list(source)
         assert right(kept)
-        assert len(maps) == MANY // 4
-        again = list(source)  # other slots: the first are in use
+        assert len(maps) >= MANY // 4
+        again = list(source)  # elsewhere: the first are in use
         assert right(kept)
         assert right(again)
         assert not set(maps[: MANY // 4]) & set(maps[MANY // 4 :])
@@ -66,7 +66,7 @@ def test_memory_that_is_not_kept_is_used_again(maps: list[int]) -> None:
     with LocalBroker() as broker, broker.serving(pictures(1200)), epochs(broker) as source:
         for array, n in source:
             assert (array == n % 256).all()
-    assert len(maps) == 300
+    assert len(maps) >= 300  # and some of the next epoch
     assert len(set(maps)) < 150  # as many as were under way: 16 MiB of 80
 
 
