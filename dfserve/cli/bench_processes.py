@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -180,26 +180,31 @@ def _reap(pid: int) -> None:
         time.sleep(TURN)
 
 
-def cpu_seconds(pid: int) -> tuple[float, float]:
-    """Return the CPU time so far of a process, and of all processes below it; NaN where there is no /proc.
+def cpu_seconds(pids: Sequence[int]) -> list[tuple[float, float]]:
+    """Return the CPU time so far of each process, and of all processes below it; NaN where there is no /proc.
 
     Of those below it, what has ended counts too, once its parent has reaped it.
     """
-    own = _stat(str(pid))
-    if own is None:
+    names = [entry.name for entry in Path("/proc").iterdir()] if Path("/proc").is_dir() else []
+    found = {int(name): stat for name in names if name.isdigit() and (stat := _stat(name)) is not None}
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _, _) in found.items():
+        children.setdefault(parent, []).append(pid)
+    return [_own_and_below(pid, found, children) for pid in pids]
+
+
+def _own_and_below(
+    pid: int, found: dict[int, tuple[int, float, float]], children: dict[int, list[int]]
+) -> tuple[float, float]:
+    if pid not in found:
         return math.nan, math.nan
-    parents: dict[int, list[int]] = {}
-    times: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (found := _stat(entry.name)) is not None:
-            parents.setdefault(found[0], []).append(int(entry.name))
-            times[int(entry.name)] = found[1] + found[2]
-    below, todo = own[2], list(parents.get(pid, ()))
+    _, own, below = found[pid]
+    todo = list(children.get(pid, ()))
     while todo:
         child = todo.pop()
-        below += times[child]
-        todo += parents.get(child, ())
-    return own[1], below
+        below += found[child][1] + found[child][2]
+        todo += children.get(child, ())
+    return own, below
 
 
 def busy_seconds() -> float:

@@ -152,7 +152,7 @@ class _Window:
             self._show(what, 0.0 if what else _rate(self._first, tallies))
 
     def _cpu_now(self) -> list[tuple[float, float]]:
-        return [cpu_seconds(child.pid) for child in self._watched]
+        return cpu_seconds([child.pid for child in self._watched])
 
     def sample(self) -> Sample:
         """Return what bare loops made."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,9 @@ from dfserve.cli.bench_rounds import Question, Result, as_json, measure
 from dfserve.cli.bench_stages import Sample, Settings, measure_loops, measure_transport, structure_of
 from dfserve.cli.bench_view import text
 from dfserve.dataflow.adapt import as_dataflow
+
+# Python's, against forking beside threads: the test runner may have one, `dfserve bench` has none.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 Start = Callable[..., Any]
 QUICK = Settings(seconds=0.2, warmup=0.05, timeout=30.0)
@@ -194,6 +198,15 @@ def test_a_signal_ends_it_and_all_its_processes(
     assert not program.output.strip()
 
 
+def test_nothing_outlives_it_when_it_is_killed(bench: Start, until: Callable[..., Any]) -> None:
+    program = bench("mine:images", "--workers", "2", "--seconds", "100ms", "--warmup", "0", "--rounds", "1000000")
+    # Below it: the consumer and its broker, the supervisor and its workers.
+    family = until(lambda: found if len(found := program.children()) >= 5 else None, "the workers")
+    program.kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+
+
 # ---------------------------------------------------------------------- the measuring
 
 
@@ -331,12 +344,12 @@ def test_cpu_time_is_told_for_a_process_and_for_those_below_it() -> None:
         report({})
         time.sleep(3600)
 
-    own_before, below_before = cpu_seconds(os.getpid())
+    ((own_before, below_before),) = cpu_seconds([os.getpid()])
     busy = busy_seconds()
     with Processes() as processes:
         processes.fork("it", burn)
         processes.next_report(60)
-        own, below = cpu_seconds(os.getpid())
+        ((own, below),) = cpu_seconds([os.getpid()])
     assert below - below_before >= 0.2
     assert own >= own_before
     assert busy_seconds() > busy
@@ -345,7 +358,7 @@ def test_cpu_time_is_told_for_a_process_and_for_those_below_it() -> None:
 def test_the_cpu_time_of_a_process_that_is_gone_is_unknown() -> None:
     with Processes() as processes:
         child = processes.fork("it", lambda _report: None)
-    assert all(math.isnan(seconds) for seconds in cpu_seconds(child.pid))
+    assert all(math.isnan(seconds) for seconds in cpu_seconds([child.pid])[0])
 
 
 # ---------------------------------------------------------------------- rounds, with measuring left out
