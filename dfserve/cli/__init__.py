@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from dfserve.cli.bench import bench
 from dfserve.cli.broker import broker
 from dfserve.cli.consume import consume
 from dfserve.cli.demo import demo
@@ -47,13 +48,14 @@ def cli(log_level: str) -> None:
     On each data machine:      dfserve produce my_pipeline:make --to tcp://trainer:8877 --workers auto
     In the trainer:            for datapoint in RemoteDataZMQ("tcp://localhost:8877", bind=False): ...
     To measure without one:    dfserve consume tcp://localhost:8877 --seconds 10
+    To know what is needed:    dfserve bench my_pipeline:make --need 2500
 
     Every option is also an environment variable, named in its help.
     """
     set_up_logging(log_level)
 
 
-for command in (produce, broker, consume, demo, state):
+for command in (produce, broker, consume, bench, demo, state):
     cli.add_command(command)
 
 

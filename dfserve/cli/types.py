@@ -1,4 +1,4 @@
-"""Owns how sizes, durations and worker counts are written on the command line."""
+"""Owns how sizes, durations, rates and worker counts are written on the command line."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ UNITS: dict[str, float] = {
     "MIB": 1 << 20,
     "GIB": 1 << 30,
 }
+BITS = {"BIT": 1.0, "KBIT": 1e3, "MBIT": 1e6, "GBIT": 1e9}
+THOUSANDS = {"": 1.0, "K": 1e3, "M": 1e6}
 SECONDS = {"": 1.0, "MS": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}
 
 
@@ -31,6 +33,7 @@ class _Unit(_Type):
 
     units: ClassVar[dict[str, float]]
     example: ClassVar[str]
+    positive: ClassVar[bool] = False
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value in the base unit."""
@@ -39,7 +42,10 @@ class _Unit(_Type):
         found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", value)
         if found is None or found[2].upper() not in self.units:
             self.fail(f"{value!r} is not a {self.name}; write it like {self.example}", param, ctx)
-        return self._number(float(found[1]) * self.units[found[2].upper()])
+        number = float(found[1]) * self.units[found[2].upper()]
+        if self.positive and not number:
+            self.fail(f"a {self.name} is above 0", param, ctx)
+        return self._number(number)
 
     def _number(self, number: float) -> Any:
         return number
@@ -64,6 +70,24 @@ class Duration(_Unit):
     example = "10s, 2m or 500ms"
 
 
+class Rate(_Unit):
+    """Datapoints per second: a plain number, or 2.5k."""
+
+    name = "rate"
+    units: ClassVar[dict[str, float]] = THOUSANDS
+    example = "2500 or 2.5k"
+    positive = True
+
+
+class Bitrate(_Unit):
+    """Bits per second of a network link: 1Gbit or 100Mbit."""
+
+    name = "bitrate"
+    units: ClassVar[dict[str, float]] = BITS
+    example = "1Gbit or 100Mbit"
+    positive = True
+
+
 class Workers(_Type):
     """A number of worker processes, or `auto`: one for each core that this process may use."""
 
@@ -82,7 +106,7 @@ class Workers(_Type):
         return count
 
 
-SIZE, DURATION, WORKERS = Size(), Duration(), Workers()
+SIZE, DURATION, RATE, BITRATE, WORKERS = Size(), Duration(), Rate(), Bitrate(), Workers()
 
 
 def human_bytes(count: float) -> str:

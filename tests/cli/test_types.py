@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from dfserve.cli.types import DURATION, SIZE, WORKERS, human_bytes
+from dfserve.cli.types import BITRATE, DURATION, RATE, SIZE, WORKERS, human_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,28 @@ def test_a_size_is_a_number_with_a_unit(text: str, count: int) -> None:
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size; write it like 1GiB, 512MiB or 64MB"):
         SIZE.convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "rate"), [("2500", 2500.0), ("2.5k", 2500.0), ("1M", 1e6), ("0.25", 0.25)])
+def test_a_rate_is_a_number_or_thousands(text: str, rate: float) -> None:
+    assert RATE.convert(text, None, None) == rate
+
+
+@pytest.mark.parametrize(("text", "bits"), [("1Gbit", 1e9), ("100 mbit", 1e8), ("2.5Gbit", 2.5e9), ("9600bit", 9600)])
+def test_a_bitrate_is_a_number_with_a_unit(text: str, bits: float) -> None:
+    assert BITRATE.convert(text, None, None) == bits
+
+
+@pytest.mark.parametrize(("kind", "text"), [(RATE, "fast"), (RATE, "nan"), (BITRATE, "10"), (BITRATE, "1GB")])
+def test_what_is_no_rate_or_bitrate_is_refused_with_an_example(kind: Any, text: str) -> None:
+    with pytest.raises(click.BadParameter, match=f"is not a {kind.name}; write it like {kind.example}"):
+        kind.convert(text, None, None)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(RATE, "0"), (RATE, "0.0k"), (BITRATE, "0Gbit")])
+def test_a_rate_of_nothing_is_refused(kind: Any, text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is above 0"):
+        kind.convert(text, None, None)
 
 
 @pytest.mark.parametrize(

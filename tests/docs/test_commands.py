@@ -93,5 +93,5 @@ def test_every_mark_in_the_pages_stands_before_a_block_that_is_found() -> None:
 
 
 def test_the_pages_that_show_code_are_among_the_tested() -> None:
-    shown = {"epochs", "first-pipeline", "pytorch", "tensorpack", "testing-your-pipeline"}
+    shown = {"epochs", "first-pipeline", "how-many-machines", "pytorch", "tensorpack", "testing-your-pipeline"}
     assert shown <= {page.stem for page in TESTED}
