@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -92,6 +92,11 @@ class Arenas:
         self._mapped.discard(connection)
         if (mine := self._arenas.pop(connection, None)) is not None:
             mine.close()
+
+    def keep(self, connections: Container[bytes]) -> None:
+        """Let go of the arenas of all others: they said goodbye, or were refused."""
+        for connection in [each for each in self._arenas if each not in connections]:
+            self.drop(connection)
 
     def close(self) -> None:
         """Let go of all."""

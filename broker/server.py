@@ -19,7 +19,7 @@ from dfserve.broker.core import BrokerConfig, Core
 from dfserve.broker.ledger_file import LedgerFile
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
-from dfserve.wire.messages import encode
+from dfserve.wire import messages as m
 from dfserve.wire.pieces import PIECE
 
 log = logging.getLogger("dfserve.broker")
@@ -137,6 +137,7 @@ class Broker:
             self._look_at_the_disk()
         self.last_turn = time.monotonic()
         self.core.tick(self.last_turn, drained=taken < BATCH)
+        self._arenas.keep(self.core.peers)
         self._send_all()
 
     def _incoming(self) -> Iterator[tuple[bytes, Sequence[Any]]]:
@@ -149,8 +150,13 @@ class Broker:
             yield connection.bytes, self._without_freed(connection.bytes, rest)
 
     def _without_freed(self, connection: bytes, frames: Sequence[Any]) -> Sequence[Any]:
-        """Take off a third frame of a consumer that shares memory: slots that it has done with."""
-        if len(frames) != 3 or not self._arenas.shares_with(connection):
+        """Take off a third frame of a consumer that shares memory: what it has done with.
+
+        One that this broker does not know, because another has died, is asked who it is; its memory was the other's.
+        """
+        if len(frames) != 3 or (connection in self.core.peers and not self._arenas.shares_with(connection)):
+            return frames
+        if m.carries_block(frames[0].bytes):
             return frames
         with contextlib.suppress(WireError):  # it is the consumer's own memory
             self._arenas.freed(connection, frames[2].bytes)
@@ -159,7 +165,7 @@ class Broker:
     def _send_all(self) -> None:
         for connection, message, frames in self.core.drain():
             shared = self._arenas.place(connection, message, frames) if frames else None
-            if not self._send([connection, *(shared or (*encode(message), *frames))]):
+            if not self._send([connection, *(shared or (*m.encode(message), *frames))]):
                 self._arenas.drop(connection)
                 self.core.unreachable(connection)
 

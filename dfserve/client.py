@@ -69,12 +69,14 @@ class Connection:
 
     def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
         """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
+        greets = self._shares and isinstance(message, m.ConsumerHello | EpochsHello)
+        if greets:
+            self._arena = None  # of a connection that is over; blocks that are in use keep it
         told = [*m.encode(message), *frames]
         if self._arena is not None and (freed := self._arena.take_freed()):
             told.append(pack_freed(freed))
         self._send(told)
-        if self._shares and isinstance(message, m.ConsumerHello | EpochsHello):
-            self._arena = None  # of a connection that is over; blocks that are in use keep it
+        if greets:
             self._send(m.encode(m.ArenaWanted(machine())))
 
     def _send(self, frames: Sequence[Any]) -> None:

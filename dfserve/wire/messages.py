@@ -337,6 +337,12 @@ def is_in_arena(header: bytes) -> bool:
     return len(header) == HEADER_BYTES and bool(header[4] & IN_ARENA)
 
 
+def carries_block(header: bytes) -> bool:
+    """Tell whether a header is of a kind that is followed by a block; False of what is no header."""
+    kind = KINDS.get(header[4]) if len(header) == HEADER_BYTES else None
+    return kind is not None and kind.CARRIES_BLOCK
+
+
 def without_arena(header: bytes) -> bytes:
     """Return the header of the same message with its block's frames in it."""
     return header[:4] + bytes([header[4] & ~IN_ARENA])

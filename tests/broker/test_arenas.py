@@ -126,6 +126,14 @@ def test_without_shared_memory_it_is_said_once(
     assert len(caplog.records) == 1
 
 
+def test_the_arenas_of_those_that_left_are_let_go(arenas: Arenas) -> None:
+    mapped(arenas, ONE)
+    mapped(arenas, OTHER)
+    arenas.keep({OTHER: None})
+    assert not arenas.shares_with(ONE)
+    assert arenas.shares_with(OTHER)
+
+
 def test_there_are_so_many_arenas_and_no_more(arenas: Arenas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arenas_module, "MOST", 1)
     mapped(arenas, ONE)

@@ -57,6 +57,11 @@ def batches(nbytes: int = 38_535_168) -> DataFlow:
     return DataFromList([[np.zeros(nbytes, np.uint8), np.arange(64)]] * 100, shuffle=False)
 
 
+def pictures(count: int = 400) -> DataFlow:
+    """Small pictures, each of its own number."""
+    return DataFromList([[np.full((256, 256), n % 256, np.uint8), n] for n in range(count)], shuffle=False)
+
+
 def unpicture(folder: str) -> list[Any]:
     """A factory that fails while it is called."""
     raise OSError(f"{folder} is not mounted")

@@ -120,3 +120,25 @@ def test_nothing_is_left_behind_by_a_trainer_or_a_broker_that_is_killed() -> Non
         host.send_signal(signal.SIGKILL)
         host.wait()
     assert _names() <= before
+
+
+def test_a_broker_that_died_is_followed_by_one_with_memory_of_its_own(
+    maps: list[int], dfserve: Any, tcp_address: str, tmp_path: Path
+) -> None:
+    arguments = ("broker", "--bind", tcp_address, "--ledger", str(tmp_path / "ledger"))
+    broker = dfserve(*arguments)
+    broker.wait_until_said("broker ready")
+    with RemoteDataZMQ(tcp_address, bind=False, mode="epochs", order="strict", split_size=16, timeout=60) as source:
+        source.reset_state()
+        producer = dfserve("produce", "pipes:pictures", "--to", tcp_address)
+        kept = [next(source) for _ in range(100)]
+        before = len(maps)
+        assert before
+        broker.kill()
+        broker = dfserve(*arguments)
+        broker.wait_until_said("broker ready")
+        rest = list(source)
+    assert len(maps) > before
+    assert sorted(n for _, n in kept + rest) == list(range(400))
+    assert all((array == n % 256).all() for array, n in kept + rest)
+    producer.kill()
