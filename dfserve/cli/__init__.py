@@ -9,6 +9,7 @@ import click
 from dfserve.cli.broker import broker
 from dfserve.cli.consume import consume
 from dfserve.cli.demo import demo
+from dfserve.cli.keys import keys
 from dfserve.cli.produce import produce
 from dfserve.cli.state import state
 from dfserve.errors import ConfigError, DfserveError, RemoteError, Starved
@@ -47,13 +48,14 @@ def cli(log_level: str) -> None:
     On each data machine:      dfserve produce my_pipeline:make --to tcp://trainer:8877 --workers auto
     In the trainer:            for datapoint in RemoteDataZMQ("tcp://localhost:8877", bind=False): ...
     To measure without one:    dfserve consume tcp://localhost:8877 --seconds 10
+    To let only yours in:      dfserve keys FOLDER NAME..., then --keys in place of --insecure
 
     Every option is also an environment variable, named in its help.
     """
     set_up_logging(log_level)
 
 
-for command in (produce, broker, consume, demo, state):
+for command in (produce, broker, consume, demo, state, keys):
     cli.add_command(command)
 
 
