@@ -1,7 +1,7 @@
 """Owns how a client learns that a broker will not have it: libzmq itself would try again, or stop trying, in silence.
 
-libzmq's monitor says that a handshake failed, and often no more: who closes first is chance. So the broker's greeting,
-which names its mechanism in the clear, is asked for once more to tell a wrong key from none.
+libzmq's monitor says that a handshake failed, and often no more: who closes first is chance. So greetings, which name
+each side's mechanism in the clear, are exchanged once more: both sides can then tell a wrong key from none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import socket as sockets
 import struct
+import time
 from collections.abc import Iterator
 
 import zmq
@@ -29,8 +30,8 @@ FAILURES = (
     3  # handshakes in a row that failed without a reason: one may be a broker that was killed in the middle of it
 )
 ASK = 2.0  # seconds for the greeting; a broker gives it without its Python
-GREETING = b"\xff" + bytes(7) + b"\x01\x7f\x03"  # ZMTP 3: signature and version, which the other side waits for
-NAMED = slice(12, 32)  # where a greeting has its mechanism
+SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"  # of ZMTP 3
+FIRST, NAMED, GREETING = 11, slice(12, 32), 64  # bytes of a greeting: before it is answered, its mechanism, all of it
 
 
 class Monitor:
@@ -82,18 +83,18 @@ class Handshakes:
         Raises:
             KeysError: the broker will never have this client as it is; says why, and what to do.
         """
-        failed = False
+        failed = mismatch = False
         for event, value in self.monitor.events():
             if event == AUTH:
                 raise KeysError(self._not_admitted(value))
             failed = event != SUCCEEDED
             self._failed = self._failed + 1 if failed else 0
-            if event == PROTOCOL and value == MISMATCH:
-                raise KeysError(self._other_mechanism())
+            mismatch |= event == PROTOCOL and value == MISMATCH
         if not failed:
             return
-        mechanism = mechanism_of(self._endpoint)
-        if mechanism is not None and mechanism != (b"NULL" if self._keys is None else b"CURVE"):
+        own = b"NULL" if self._keys is None else b"CURVE"
+        mechanism = greet(self._endpoint, own)
+        if mismatch or mechanism not in (None, own):
             raise KeysError(self._other_mechanism())
         if mechanism is not None and self._keys is not None and self._failed >= FAILURES:
             raise KeysError(
@@ -125,15 +126,19 @@ class Handshakes:
         )
 
 
-def mechanism_of(endpoint: Endpoint) -> bytes | None:
-    """Ask who listens at a tcp address for its security mechanism, e.g. ``b"CURVE"``; None if nobody says one."""
-    greeting = b""
-    try:
-        with sockets.create_connection((endpoint.host, endpoint.port), ASK) as connection:
-            connection.settimeout(ASK)
-            connection.sendall(GREETING)
-            while len(greeting) < NAMED.stop and (more := connection.recv(64)):
-                greeting += more
-    except OSError:
-        return None
-    return greeting[NAMED].rstrip(b"\0") if len(greeting) >= NAMED.stop and greeting[:1] == b"\xff" else None
+def greet(endpoint: Endpoint, mechanism: bytes) -> bytes | None:
+    """Exchange greetings with who listens at a tcp address, naming a security mechanism, and go.
+
+    Returns:
+        The other side's mechanism, e.g. ``b"CURVE"``; None if nobody says one.
+    """
+    ours = SIGNATURE + b"\x03\x00" + mechanism.ljust(20, b"\0") + bytes(32)
+    theirs, deadline = b"", time.monotonic() + ASK
+    with contextlib.suppress(OSError), sockets.create_connection((endpoint.host, endpoint.port), ASK) as connection:
+        connection.sendall(ours[:FIRST])
+        while len(theirs) < GREETING and time.monotonic() < deadline and (more := connection.recv(GREETING)):
+            theirs += more
+        connection.sendall(ours[FIRST:])
+        connection.shutdown(sockets.SHUT_WR)
+        connection.recv(GREETING)  # until it is read, and the other side closes
+    return theirs[NAMED].rstrip(b"\0") if len(theirs) >= GREETING and theirs[:1] == SIGNATURE[:1] else None
