@@ -73,7 +73,7 @@ def main() -> int:
     keep_large_blocks()
     try:
         config = BrokerConfig(**settings["config"])
-        keys = Path(settings["keys"]) if settings["keys"] is not None else None
+        keys = Path(settings["keys"]) if settings.get("keys") is not None else None
         broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd, keys=keys)
     except DfserveError as error:
         _say({"error": type(error).__name__, "text": str(error)})

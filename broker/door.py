@@ -66,7 +66,7 @@ class Door:
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
         """What to poll; call `serve` when one is readable."""
-        return self._zap, self._monitor.socket
+        return (self._monitor.socket,) if self._keys is None else (self._zap, self._monitor.socket)
 
     def lock(self) -> None:
         """Ask for keys at every address that is bound from here on. What is bound before (ipc) asks for none.
@@ -83,7 +83,7 @@ class Door:
     def serve(self) -> None:
         """Answer those who knock, count those who were turned away."""
         with contextlib.suppress(zmq.Again):
-            while True:
+            while self._keys is not None:
                 self._answer(self._zap.recv_multipart(zmq.NOBLOCK))
         for event, value in self._monitor.events():
             if event == NO_DETAIL:
