@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from dfserve.broker.core import BrokerConfig
@@ -72,7 +73,8 @@ def main() -> int:
     keep_large_blocks()
     try:
         config = BrokerConfig(**settings["config"])
-        broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd)
+        keys = Path(settings["keys"]) if settings.get("keys") is not None else None
+        broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd, keys=keys)
     except DfserveError as error:
         _say({"error": type(error).__name__, "text": str(error)})
         return 1

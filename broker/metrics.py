@@ -55,6 +55,7 @@ METRICS: dict[str, Metric] = {
         COUNTER, "Blocks that an earlier broker had taken when it died: they may be lost, or seen already"
     ),
     "dfserve_bad_messages_total": Metric(COUNTER, "Messages that break the protocol", ("reason",)),
+    "dfserve_refused_connections_total": Metric(COUNTER, "Connections turned away before any message", ("reason",)),
     "dfserve_errors_total": Metric(COUNTER, "Pipelines that raised, workers and consumers that were lost", ("kind",)),
     "dfserve_epoch": Metric(GAUGE, "The epoch that a group is in, the slowest rank's", ("pipeline", "group")),
     "dfserve_epoch_items_total": Metric(COUNTER, "Items of complete epochs, by what became of them", ("outcome",)),

@@ -36,6 +36,7 @@ def samples(core: Core) -> dict[str, list[Sample]]:
         "dfserve_blocks_duplicate_total": [((), tally.duplicate)],
         "dfserve_blocks_uncertain_total": [((), tally.uncertain)],
         "dfserve_bad_messages_total": [((reason,), n) for reason, n in sorted(tally.bad.copy().items())],
+        "dfserve_refused_connections_total": [((why,), n) for why, n in sorted(tally.refused.copy().items())],
         "dfserve_errors_total": [((kind,), n) for kind, n in sorted(tally.errors.copy().items())],
         "dfserve_epoch_items_total": [((what,), n) for what, n in sorted(tally.epoch_items.copy().items())],
         "dfserve_split_leases_expired_total": [((), tally.expired)],

@@ -16,6 +16,7 @@ from dfserve import endpoints
 from dfserve.broker.arenas import Arenas
 from dfserve.broker.committer import Committer
 from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.door import Door
 from dfserve.broker.ledger_file import LedgerFile
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
@@ -29,6 +30,7 @@ POLL_MS = 200  # milliseconds between ticks when nothing arrives
 # then both ends of the traffic share one). Idle ones cost nothing.
 IO_THREADS = 4
 BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
+CURVE_BYTES = 64  # what encryption adds to a frame, at most (33 bytes are its nonce, its checksum and flags)
 LINGER = 2000  # milliseconds for what is still to be sent at the end
 # A remote machine that vanishes is noticed by the kernel: it answers for a stopped process, which must not be given up,
 # but not for a machine that is gone.
@@ -46,7 +48,10 @@ class Broker:
         ledger: the file that keeps what consumers in epochs mode have claimed, so that a broker that is killed goes on
             where it was; None: this broker's end is its consumers' end.
 
+        keys: the folder of the keys that are asked for on tcp, see `dfserve.keys`; None: everybody is admitted.
+
     Raises:
+        KeysError: the keys cannot be used.
         LedgerError: the ledger is damaged, another program's, or in use; or, later, cannot be written any more.
         AddressInUse: naming the process that holds an address.
         EndpointError: an address that cannot be bound.
@@ -60,9 +65,11 @@ class Broker:
         until: Callable[[], bool],
         wake: int | None = None,
         ledger: Path | None = None,
+        keys: Path | None = None,
     ) -> None:
         self.config = config or BrokerConfig()
         self._committer: Committer | None = None
+        self._door: Door | None = None
         self._arenas = Arenas()
         self.core = Core(self.config, time.time, None if ledger is None else self._store, self._arenas.hear)
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
@@ -77,7 +84,7 @@ class Broker:
         try:
             if ledger is not None:
                 self._open_ledger(ledger)
-            self._open(binds)
+            self._open(binds, keys)
         except BaseException:
             self.close()
             raise
@@ -106,19 +113,27 @@ class Broker:
             raise committer.error
         self.core.saved(committer.durable)
 
-    def _open(self, binds: Sequence[str]) -> None:
+    def _open(self, binds: Sequence[str], keys: Path | None) -> None:
         options = {
             zmq.ROUTER_MANDATORY: 1,  # a send to nobody is an error, which is how the end of a connection is seen
             zmq.ROUTER_HANDOVER: 1,  # a client that comes back takes over from its own dead connection
             zmq.SNDHWM: 0,  # credit bounds what is sent; a full queue would drop silently
-            zmq.MAXMSGSIZE: max(PIECE, self.core.limits.max_body),
+            zmq.MAXMSGSIZE: max(PIECE, self.core.limits.max_body) + (CURVE_BYTES if keys is not None else 0),
             zmq.LINGER: LINGER,
             **KEEPALIVE,
         }
         for option, value in options.items():
             self._socket.setsockopt(option, value)
-        for address in binds:
-            self.endpoints.append(endpoints.bind(self._socket, endpoints.parse(address)))
+        self._door = Door(self._context, self._socket, keys, self.core.tally.refused)
+        for socket in self._door.sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        parsed = [endpoints.parse(address) for address in binds]
+        bound: dict[int, str] = {}
+        for number in sorted(range(len(parsed)), key=lambda at: parsed[at].scheme):  # ipc first: it has no lock
+            if parsed[number].scheme == "tcp":
+                self._door.lock()
+            bound[number] = endpoints.bind(self._socket, parsed[number])
+            self.endpoints = [bound[at] for at in sorted(bound)]
 
     def run(self) -> None:
         """Serve until told to stop, then send what can still be sent."""
@@ -133,12 +148,18 @@ class Broker:
             for connection, frames in self._incoming():
                 self.core.receive(connection, frames)
                 taken += 1
-        if self._committer is not None and self._committer.fileno() in ready:
-            self._look_at_the_disk()
+        if any(where is not self._socket for where in ready):
+            self._look_elsewhere(ready)
         self.last_turn = time.monotonic()
         self.core.tick(self.last_turn, drained=taken < BATCH)
         self._arenas.keep(self.core.peers)
         self._send_all()
+
+    def _look_elsewhere(self, ready: Sequence[Any]) -> None:
+        if self._door is not None and any(where in ready for where in self._door.sockets):
+            self._door.serve()
+        if self._committer is not None and self._committer.fileno() in ready:
+            self._look_at_the_disk()
 
     def _incoming(self) -> Iterator[tuple[bytes, Sequence[Any]]]:
         for _ in range(BATCH):
@@ -192,7 +213,11 @@ class Broker:
             self._poller.unregister(self._committer.fileno())
             self._committer.close(LINGER / 1000)
             self._committer = None
+        if self._door is not None:
+            self._door.close()
         self._socket.close()
+        if self._door is not None:
+            self._door.close_zap()
         self._context.term()
         self._arenas.close()
         for endpoint in self.endpoints:

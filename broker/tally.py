@@ -44,6 +44,7 @@ class Tally:
     epoch_items: Counter[str] = field(default_factory=Counter)  # items of epochs that are complete, by outcome
     bad: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)  # connections, by reason
 
     def producer(self, name: str) -> ProducerTally:
         """Return the counters of a producer, made when first asked for."""

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from dfserve import endpoints
@@ -67,6 +68,8 @@ class RemoteDataZMQ(DataFlow):
         queue_bytes: the hosted broker's budget in bytes.
         max_frame: bytes of one array that the hosted broker admits.
         metrics_port: port on which the hosted broker serves /metrics, None for none.
+        keys: encrypt, and check who is there, on tcp: the folder that ``dfserve keys FOLDER`` has made, or with
+            ``bind=False`` this client's file of it.
         mode: ``"stream"``, what producers send as long as they send it; ``"epochs"``: each ``for`` loop is one epoch
             over an indexable or sharded source, each item exactly once whatever dies, and the position can be saved.
         seed, shuffle: epochs: of the order, which is another one in every epoch, and of each item's random numbers.
@@ -89,6 +92,7 @@ class RemoteDataZMQ(DataFlow):
         PipelineError, WorkerLost: something failed on a data machine (``on_error="raise"``).
         TooManyErrors: more failed than ``on_error`` allows.
         BrokerLost: the hosted broker ended.
+        KeysError: the keys cannot be used, or the broker refused them.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class RemoteDataZMQ(DataFlow):
         queue_bytes: int = 1 << 30,
         max_frame: int = 256 << 20,
         metrics_port: int | None = None,
+        keys: str | os.PathLike[str] | None = None,
         mode: Literal["stream", "epochs"] = "stream",
         seed: int = 0,
         shuffle: bool = True,
@@ -129,6 +134,7 @@ class RemoteDataZMQ(DataFlow):
         self._hwm, self._bind, self._timeout, self._format = hwm, bind, timeout, format
         self._broker_settings = {"queue_bytes": queue_bytes, "max_frame": max_frame, "lease_time": lease_time}
         self._metrics_port = metrics_port
+        self._keys = None if keys is None else Path(keys)
         self._meter = WaitMeter(time.monotonic())
         self._source: Session | None = None
         self._plain: Any = None
@@ -137,6 +143,7 @@ class RemoteDataZMQ(DataFlow):
         _check_mode(
             mode,
             format,
+            self._keys,
             {
                 "shuffle": not shuffle,
                 "seed": seed,
@@ -199,7 +206,7 @@ class RemoteDataZMQ(DataFlow):
             )
 
     def _connected(self) -> Session:
-        self._source = Session(self._addresses, self._bind, self._broker_settings, self._metrics_port)
+        self._source = Session(self._addresses, self._bind, self._broker_settings, self._metrics_port, self._keys)
         return self._source
 
     def __iter__(self) -> Iterator[Any]:
@@ -353,9 +360,11 @@ def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_produ
         raise ConfigError(f"min_producers is {min_producers}; at least 1 must end before a stream can end")
 
 
-def _check_mode(mode: str, wire_format: str | None, given: dict[str, Any]) -> None:
+def _check_mode(mode: str, wire_format: str | None, keys: Path | None, given: dict[str, Any]) -> None:
     if mode not in ("stream", "epochs"):
         raise ConfigError(f"mode is {mode!r}; it is 'stream' or 'epochs'")
+    if wire_format is not None and keys is not None:
+        raise ConfigError(f"format={wire_format!r} is another program's, which has no keys")
     set_ones = [name for name, value in given.items() if value]
     if mode == "stream" and set_ones:
         raise ConfigError(f"{', '.join(set_ones)}: only mode='epochs' has this")

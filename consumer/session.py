@@ -7,12 +7,14 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from dfserve import endpoints
 from dfserve.client import Connection
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import Starved, WireError
+from dfserve.keys import read_client_keys
 from dfserve.wire import messages as m
 
 log = logging.getLogger("dfserve.consumer")
@@ -24,19 +26,29 @@ PATIENCE = 10.0  # seconds of waiting before the log says what is being waited f
 class Session:
     """The hosted broker, if any, and the connection to it: made together, and closed together at the latest at exit."""
 
-    def __init__(self, addresses: list[str], bind: bool, settings: dict[str, Any], metrics_port: int | None) -> None:
+    def __init__(
+        self,
+        addresses: list[str],
+        bind: bool,
+        settings: dict[str, Any],
+        metrics_port: int | None,
+        keys: Path | None = None,
+    ) -> None:
         self.pid = os.getpid()
         self.broker: EmbeddedBroker | None = None
         if bind:
             for address in addresses:
-                if not endpoints.is_loopback(endpoints.parse(address)):
-                    log.warning("%s can be reached from other hosts and asks for no key", address)
-            self.broker = EmbeddedBroker(addresses, settings, metrics_port)
-        self.connection = Connection(self.broker.address if self.broker is not None else addresses[0], shares=True)
+                endpoints.warn_if_open(endpoints.parse(address), keys is not None)
+            self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys)
+            self.connection = Connection(self.broker.address, shares=True)
+        else:
+            own = None if keys is None else read_client_keys(keys)
+            self.connection = Connection(addresses[0], shares=True, keys=own)
         self._finalizer = weakref.finalize(self, _close, self.pid, self.connection, self.broker)
 
     def check(self) -> None:
-        """Raise BrokerLost if the hosted broker has ended."""
+        """Raise BrokerLost if the hosted broker has ended, KeysError if the broker will not have us."""
+        self.connection.check()
         if self.broker is not None:
             self.broker.check()
 
@@ -84,6 +96,7 @@ class Session:
         Raises:
             Starved: ``timeout`` has passed.
             BrokerLost: the hosted broker ended.
+            KeysError: the broker refused our key, or the lack of one.
         """
         started = time.monotonic()
         tick, complain = started + TICK, started + PATIENCE
@@ -91,6 +104,7 @@ class Session:
         while not ready():
             now = time.monotonic()
             if now >= started + timeout:
+                self.check()
                 raise Starved(who(now - started))
             if now >= tick:
                 tick = now + TICK

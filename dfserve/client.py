@@ -13,6 +13,8 @@ import zmq
 from dfserve import endpoints
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
+from dfserve.handshake import Handshakes, Monitor
+from dfserve.keys import ClientKeys
 from dfserve.sharing.arena import ArenaView, machine
 from dfserve.wire import messages as m
 from dfserve.wire.epoch_messages import EpochsHello
@@ -38,11 +40,13 @@ class Connection:
         shares: take blocks through memory that is shared with the broker, where that is on this machine.
         ttl: seconds of silence after which the *broker's* side drops the connection; 0 leaves it to the kernel, which
             answers for a stopped process too. Workers set it, trainers do not: a paused trainer is not dead.
+        keys: what it presents over tcp, and the broker's key that it wants to see. Not used over ipc.
     """
 
-    def __init__(self, address: str, ttl: float = 0.0, *, shares: bool = False) -> None:
+    def __init__(self, address: str, ttl: float = 0.0, *, shares: bool = False, keys: ClientKeys | None = None) -> None:
         self._shares = shares
         self._arena: ArenaView | None = None
+        self._handshakes: Handshakes | None = None
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         options = {
@@ -62,10 +66,29 @@ class Connection:
             self.socket.setsockopt(option, value)
         self.socket.setsockopt(zmq.ROUTING_ID, b"c" + secrets.token_bytes(15))
         try:
-            endpoints.connect(self.socket, endpoints.parse(address))
+            endpoint = endpoints.parse(address)
+            if endpoint.scheme == "tcp":
+                self._be_known(endpoint, keys)
+            endpoints.connect(self.socket, endpoint)
         except BaseException:
             self.close()
             raise
+
+    def _be_known(self, endpoint: endpoints.Endpoint, keys: ClientKeys | None) -> None:
+        if keys is not None:
+            self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+            self.socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+            self.socket.setsockopt(zmq.CURVE_SERVERKEY, keys.broker)
+        self._handshakes = Handshakes(Monitor(self._context, self.socket), endpoint, keys)
+
+    def check(self) -> None:
+        """See that the broker has not turned us away; to be called about once a second while waiting.
+
+        Raises:
+            KeysError: it has, and says no more; the message says why, and what to do.
+        """
+        if self._handshakes is not None:
+            self._handshakes.check()
 
     def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
         """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
@@ -121,6 +144,9 @@ class Connection:
 
     def close(self) -> None:
         """Close, giving a goodbye two seconds to leave."""
+        if self._handshakes is not None:
+            self._handshakes.monitor.close()
+            self._handshakes = None
         self.socket.close()
         self._context.term()
 

@@ -41,19 +41,31 @@ class EmbeddedBroker:
         binds: addresses for clients, as for `Broker`.
         config: keyword arguments of `BrokerConfig`.
         metrics_port: port for /metrics, or None.
+        keys: the folder of keys that are asked for on tcp, or None.
 
     Attributes:
         address: a private address for the process that started it.
         endpoints: what ``binds`` became, with ports resolved.
 
     Raises:
-        AddressInUse, EndpointError, ConfigError: as the broker raised them.
+        AddressInUse, EndpointError, KeysError, ConfigError: as the broker raised them.
         BrokerLost: the child did not start.
     """
 
-    def __init__(self, binds: Sequence[str], config: dict[str, Any], metrics_port: int | None = None) -> None:
+    def __init__(
+        self,
+        binds: Sequence[str],
+        config: dict[str, Any],
+        metrics_port: int | None = None,
+        keys: Path | None = None,
+    ) -> None:
         self.address = private_address()
-        settings = {"binds": [self.address, *binds], "config": config, "metrics_port": metrics_port}
+        settings = {
+            "binds": [self.address, *binds],
+            "config": config,
+            "metrics_port": metrics_port,
+            "keys": None if keys is None else str(keys),
+        }
         self._owner = os.getpid()
         self._child = subprocess.Popen(
             [sys.executable, "-m", "dfserve.broker"],

@@ -6,6 +6,7 @@ Whoever binds an address hosts the broker; whoever connects is a client.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import socket as sockets
@@ -19,6 +20,8 @@ import zmq
 
 from dfserve.errors import AddressInUse, EndpointError
 from dfserve.listeners import Holder, tcp_listener, unix_listener
+
+log = logging.getLogger(__name__)
 
 FORMS = "write tcp://host:port, tcp://*:port, tcp://[::1]:port, ipc:///path/to/socket or ipc://@name"
 MAX_PATH_BYTES = 107  # sun_path of struct sockaddr_un has 108, one of which ends the path
@@ -135,17 +138,27 @@ def is_loopback(ep: Endpoint) -> bool:
     return literal is not None and (mapped or literal).is_loopback
 
 
-def require_safe(ep: Endpoint, insecure: bool) -> None:
-    """Refuse to bind what other machines can reach, unless ``insecure`` says that this is meant.
+def require_safe(ep: Endpoint, insecure: bool, locked: bool = False) -> None:
+    """Refuse to bind what other machines can reach, unless keys are asked for there, or ``insecure`` says it is meant.
 
     Raises:
-        EndpointError: the address is reachable from other machines and ``insecure`` is false.
+        EndpointError: the address is reachable from other machines, ``locked`` and ``insecure`` are false.
     """
-    if not insecure and not is_loopback(ep):
+    if not insecure and not locked and not is_loopback(ep):
         raise EndpointError(
             f"address {ep} can be reached from other machines, and nothing is encrypted or checked: whoever reaches it "
-            "can read the data and send other data. Pass --insecure if the network is yours alone, "
-            "or bind tcp://127.0.0.1 or ipc://"
+            "can read the data and send other data. Make keys with `dfserve keys FOLDER` and pass --keys FOLDER; "
+            "or pass --insecure if the network is yours alone; or bind tcp://127.0.0.1 or ipc://"
+        )
+
+
+def warn_if_open(ep: Endpoint, locked: bool) -> None:
+    """Log a warning for an address to bind that other machines can reach, and where no keys are asked for."""
+    if not locked and not is_loopback(ep):
+        log.warning(
+            "%s can be reached from other hosts and asks for no key; make keys with `dfserve keys FOLDER` and pass "
+            "keys='FOLDER', or bind a private network's address",
+            ep,
         )
 
 

@@ -6,7 +6,8 @@
     ├── ConfigError (ValueError)          an argument, flag or address that cannot work
     │   ├── EndpointError                 an address that is not tcp://host:port or ipc://path, or must not be used
     │   │   └── AddressInUse              somebody else holds it (names the pid)
-    │   └── FactoryError                  MODULE:FACTORY cannot be loaded or returns no pipeline
+    │   ├── FactoryError                  MODULE:FACTORY cannot be loaded or returns no pipeline
+    │   └── KeysError                     keys that cannot be used, or that a broker refused (says what to do)
     ├── UnknownLengthError (NotImplementedError)  len() of a DataFlow that has none; a TypeError too
     ├── DatapointError (ValueError)       a datapoint that cannot be used (names the component or file)
     ├── TooManyErrors                     on_error skipped more items than its limits allow
@@ -44,6 +45,10 @@ class AddressInUse(EndpointError):  # noqa: N818  # says what happened, as httpx
 
 class FactoryError(ConfigError):
     """``MODULE:FACTORY`` does not name something that makes a pipeline."""
+
+
+class KeysError(ConfigError):
+    """Keys that cannot be used, or a broker that refused a client's key or the lack of one; says what to do."""
 
 
 class UnknownLengthError(DfserveError, NotImplementedError, TypeError):

@@ -7,12 +7,14 @@ import logging
 import os
 import secrets
 import socket
+from pathlib import Path
 from typing import Any
 
 from dfserve import endpoints
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import ConfigError
+from dfserve.keys import read_client_keys
 from dfserve.producer.bell import Bell
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Line, Turns
@@ -31,6 +33,7 @@ def send_dataflow_zmq(
     passes: int | None = None,
     pipeline: str = "default",
     queue_bytes: int = 1 << 30,
+    keys: str | os.PathLike[str] | None = None,
 ) -> None:
     """Run a pipeline and send its datapoints to ``addr``.
 
@@ -53,9 +56,12 @@ def send_dataflow_zmq(
             until consumers) have everything, and returns.
         pipeline: the name that consumers ask for.
         queue_bytes: the hosted broker's budget, for ``bind=True``.
+        keys: encrypt, and check who is there, on tcp: the client's file, or with ``bind=True`` the folder that
+            ``dfserve keys FOLDER`` has made.
 
     Raises:
         EncodeError, BlockTooLarge: a datapoint cannot travel; names the component or the limit.
+        KeysError: the keys cannot be used, or the broker refused them.
         EndpointError: ``addr`` is no address, or (``bind=True``) is taken.
         ConfigError, WireError: the broker refused us.
         Exception: whatever the pipeline raises, after its consumers were told.
@@ -63,15 +69,20 @@ def send_dataflow_zmq(
     if passes is not None and passes < 1:
         raise ConfigError(f"passes is {passes}; give a number of passes from 1, or None to repeat for ever")
     flow = as_dataflow(df)
+    if format is not None and keys is not None:
+        raise ConfigError(f"format={format!r} is another program's, which has no keys")
     if format is not None:
         _send_plain(flow, addr, hwm, format, bind, passes)
         return
     with contextlib.ExitStack() as stack:
         if bind:
-            _warn_if_open(addr)
-            addr = stack.enter_context(EmbeddedBroker([addr], {"queue_bytes": queue_bytes})).address
+            endpoints.warn_if_open(endpoints.parse(addr), keys is not None)
+            folder = None if keys is None else Path(keys)
+            hosted = EmbeddedBroker([addr], {"queue_bytes": queue_bytes}, keys=folder)
+            addr = stack.enter_context(hosted).address
+        own = None if keys is None or bind else read_client_keys(Path(keys))
         bell = Bell()
-        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm, bell))
+        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm, bell, own))
         line = Line(lambda: flow, sender, passes, bell)
         Turns([line], bell, grace=0.0).run()
         sender.drain(consumed=bind)
@@ -99,12 +110,6 @@ def introduce(place: str, pipeline: str, passes: int | None, restarts: int = 0, 
         restarts=restarts,
         eager=eager,
     )
-
-
-def _warn_if_open(addr: str) -> None:
-    endpoint = endpoints.parse(addr)
-    if not endpoints.is_loopback(endpoint):
-        log.warning("%s can be reached from other hosts and asks for no key; bind a private network's address", addr)
 
 
 def _send_plain(df: Any, addr: str, hwm: int, name: str, bind: bool, passes: int | None) -> None:

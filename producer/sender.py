@@ -13,6 +13,7 @@ import zmq
 
 from dfserve.client import Connection
 from dfserve.errors import BrokerLost, ConfigError, DfserveError, WireError
+from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
 from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
@@ -47,6 +48,7 @@ class Sender:
         identity: who this worker is.
         hwm: datapoints that may be in flight, see `Window`.
         bell: is rung for what the broker wants; those that are used by the same thread share one.
+        keys: what it presents over tcp.
 
     Attributes:
         patient: let `send` wait for room; else it raises `Interrupted` where there is none.
@@ -54,8 +56,16 @@ class Sender:
         stream_wanted: the broker wants the pipeline's stream; not known before it has answered.
     """
 
-    def __init__(self, address: str, identity: ProducerHello, hwm: int, bell: Bell | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        identity: ProducerHello,
+        hwm: int,
+        bell: Bell | None = None,
+        keys: ClientKeys | None = None,
+    ) -> None:
         self.address = address
+        self._keys = keys
         self.patient = True
         self.takes_turns = False
         self.stream_wanted = False
@@ -299,7 +309,7 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            with Connection(self.address, ttl=TTL) as connection:
+            with Connection(self.address, ttl=TTL, keys=self._keys) as connection:
                 self._serve(connection)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the pipeline's thread must raise it
             with self._changed:
@@ -329,6 +339,7 @@ class Sender:
                 return
             if time.monotonic() >= beat:
                 beat = time.monotonic() + BEAT
+                connection.check()
                 with self._changed:
                     beats = self._beats()
                 for message in beats:

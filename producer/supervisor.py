@@ -20,6 +20,7 @@ from types import FrameType
 
 from dfserve.client import Connection
 from dfserve.dataflow.base import DataFlow
+from dfserve.keys import ClientKeys
 from dfserve.producer.board import Board
 from dfserve.producer.send import host_name, introduce
 from dfserve.producer.turns import Build
@@ -48,6 +49,7 @@ class Plan:
         pipeline: the name of a single one.
         passes: passes of each worker; None repeats for ever, and restarts workers that die.
         grace: seconds for workers to hand over what they hold when told to stop.
+        keys: what workers present to the broker.
     """
 
     df: DataFlow | Mapping[str, Build]
@@ -57,6 +59,7 @@ class Plan:
     pipeline: str = "default"
     hwm: int = 50
     grace: float = 10.0
+    keys: ClientKeys | None = None
 
     @property
     def pipelines(self) -> dict[str, Build]:
@@ -128,7 +131,7 @@ class Supervisor:
         slot.started, slot.restart_at = time.monotonic(), None
         self.board.note(slot.number, 0, 0)
         pipelines = list(zip(slot.identities, builds.values(), strict=True))
-        task = Task(pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace)
+        task = Task(pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace, plan.keys)
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the worker listens: it must not be lost
@@ -192,7 +195,7 @@ class Supervisor:
     def _announce(self, slot: Slot, reason: str) -> None:
         """Tell the broker of a death that we saw, so that it need not wait for silence to tell."""
         place = self.board.place(slot.number)
-        with Connection(self.plan.address) as connection:
+        with Connection(self.plan.address, keys=self.plan.keys) as connection:
             if not connection.socket.poll(OBITUARY_MS):  # its question who we are: the connection is there
                 return
             for number, identity in enumerate(slot.identities):

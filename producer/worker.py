@@ -19,6 +19,7 @@ from types import FrameType
 from dfserve.dataflow.afresh import start_afresh
 from dfserve.dataflow.rng import Place, seed_of_run
 from dfserve.errors import ConfigError, DfserveError
+from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
 from dfserve.producer.board import Board, Counters
 from dfserve.producer.sender import Sender
@@ -42,6 +43,7 @@ class Task:
         pipelines: each as who serves it, with a session of its own, and what builds it.
         slot: its number among the workers of this daemon.
         grace: seconds to hand over what it holds once it was told to stop.
+        keys: what it presents to the broker.
     """
 
     pipelines: Sequence[tuple[ProducerHello, Build]]
@@ -50,6 +52,7 @@ class Task:
     passes: int | None
     hwm: int
     grace: float
+    keys: ClientKeys | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +70,7 @@ def work(task: Task, board: Board, parent: int) -> int:
     with ExitStack() as stack:
         lines = []
         for identity, build in task.pipelines:
-            sender = Sender(task.address, replace(identity, pid=os.getpid()), task.hwm, bell)
+            sender = Sender(task.address, replace(identity, pid=os.getpid()), task.hwm, bell, task.keys)
             lines.append(Line(build, stack.enter_context(sender), task.passes, bell))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)

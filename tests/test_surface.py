@@ -21,6 +21,7 @@ NAMES = [
     "EncodeError",
     "EndpointError",
     "FactoryError",
+    "KeysError",
     "LedgerError",
     "PipelineError",
     "RemoteDataZMQ",
@@ -133,7 +134,12 @@ def test_send_begins_as_tensorpacks_does_and_all_else_is_by_keyword() -> None:
     assert positional(dfserve.send_dataflow_zmq) == [
         ("df", empty), ("addr", empty), ("hwm", 50), ("format", None), ("bind", False)
     ]  # fmt: skip
-    assert keywords(dfserve.send_dataflow_zmq) == {"passes": None, "pipeline": "default", "queue_bytes": 1 << 30}
+    assert keywords(dfserve.send_dataflow_zmq) == {
+        "passes": None,
+        "pipeline": "default",
+        "queue_bytes": 1 << 30,
+        "keys": None,
+    }
 
 
 def test_remote_begins_as_tensorpacks_does_and_all_else_is_by_keyword() -> None:
@@ -150,6 +156,7 @@ def test_remote_begins_as_tensorpacks_does_and_all_else_is_by_keyword() -> None:
         "queue_bytes": 1 << 30,
         "max_frame": 256 << 20,
         "metrics_port": None,
+        "keys": None,
         "mode": "stream",
         "seed": 0,
         "shuffle": True,

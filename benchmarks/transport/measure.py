@@ -8,6 +8,7 @@ from benchmarks import rounds
 from benchmarks.group import Chosen, Group
 from benchmarks.processes import figures_of, free_port, logs, started
 from benchmarks.rounds import Figures, Results
+from benchmarks.transport import curve
 from benchmarks.transport.cases import CASES
 from benchmarks.transport.table import markdown
 
@@ -20,7 +21,8 @@ def run(chosen: Chosen) -> Results:
     def measure(case: str, side: str) -> Figures:
         return transported(side, case, chosen.seconds)
 
-    return rounds.run(chosen.cases, chosen.sides, chosen.rounds, measure, chosen.say)
+    with curve.keys():
+        return rounds.run(chosen.cases, chosen.sides, chosen.rounds, measure, chosen.say)
 
 
 def transported(side: str, case: str, seconds: float) -> Figures:
@@ -42,7 +44,7 @@ def transported(side: str, case: str, seconds: float) -> Figures:
 
 GROUP = Group(
     cases=tuple(CASES),
-    sides=("ours", "rival_tensorpack", "rival_raw"),
+    sides=("ours", "curve", "rival_tensorpack", "rival_raw"),
     needs={"rival_tensorpack": ("tensorpack.dataflow",)},
     run=run,
     markdown=markdown,

@@ -8,7 +8,7 @@ from benchmarks.rounds import Figures, Results, rate
 from benchmarks.spread import cells, ratios
 from benchmarks.transport.cases import CASES
 
-NAMES = {"ours": "dfserve", "rival_tensorpack": "tensorpack", "rival_raw": "bare pyzmq"}
+NAMES = {"ours": "dfserve", "curve": "dfserve, encrypted", "rival_tensorpack": "tensorpack", "rival_raw": "bare pyzmq"}
 HEAD = (
     "| case | side | datapoints/s | min to max | MB/s | consumer CPU s/GB | with broker | x tensorpack | min to max "
     "| aim |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"

@@ -10,6 +10,7 @@ from dfserve.cli.bench import bench
 from dfserve.cli.broker import broker
 from dfserve.cli.consume import consume
 from dfserve.cli.demo import demo
+from dfserve.cli.keys import keys
 from dfserve.cli.produce import produce
 from dfserve.cli.state import state
 from dfserve.errors import ConfigError, DfserveError, RemoteError, Starved
@@ -49,13 +50,14 @@ def cli(log_level: str) -> None:
     In the trainer:            for datapoint in RemoteDataZMQ("tcp://localhost:8877", bind=False): ...
     To measure without one:    dfserve consume tcp://localhost:8877 --seconds 10
     To know what is needed:    dfserve bench my_pipeline:make --need 2500
+    To let only yours in:      dfserve keys FOLDER NAME..., then --keys in place of --insecure
 
     Every option is also an environment variable, named in its help.
     """
     set_up_logging(log_level)
 
 
-for command in (produce, broker, consume, bench, demo, state):
+for command in (produce, broker, consume, bench, demo, state, keys):
     cli.add_command(command)
 
 

@@ -70,10 +70,17 @@ class Stop:
     help="Serve /metrics, /livez and /readyz on this port. [env: DFSERVE_METRICS_PORT]",
 )
 @click.option(
+    "--keys",
+    type=click.Path(path_type=Path),
+    envvar="DFSERVE_KEYS",
+    help="Encrypt tcp, and admit only clients whose keys are in this folder; `dfserve keys` makes it. "
+    "[env: DFSERVE_KEYS]",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     envvar="DFSERVE_INSECURE",
-    help="Allow an address that other hosts can reach, although anybody who reaches it can send and receive. "
+    help="Allow an address that other hosts can reach without --keys: anybody who reaches it can send and receive. "
     "For private networks. [env: DFSERVE_INSECURE]",
 )
 @click.option(
@@ -113,6 +120,7 @@ def broker(
     queue_bytes: int,
     max_frame: int,
     metrics_port: int | None,
+    keys: Path | None,
     insecure: bool,
     liveness: float,
     grace: float,
@@ -127,19 +135,20 @@ def broker(
     \b
     Examples:
       dfserve broker --bind tcp://127.0.0.1:8877
-      dfserve broker --bind tcp://0.0.0.0:8877 --bind ipc:///tmp/dfserve --insecure --metrics-port 9100
+      dfserve keys keys data-1 trainer
+      dfserve broker --bind tcp://0.0.0.0:8877 --bind ipc:///tmp/dfserve --keys keys --metrics-port 9100
     """
     from dfserve.broker.core import BrokerConfig
     from dfserve.broker.server import Broker
     from dfserve.memory import keep_large_blocks
 
     for address in binds:
-        endpoints.require_safe(endpoints.parse(address), insecure)
+        endpoints.require_safe(endpoints.parse(address), insecure, locked=keys is not None)
     config = BrokerConfig(queue_bytes=queue_bytes, max_frame=max_frame, liveness=liveness, lease_time=lease_time)
     kept = ledger or _default_ledger(binds[0])
     keep_large_blocks()
     stop = Stop()
-    with Broker(binds, config, until=stop.asked, ledger=kept) as serving, contextlib.ExitStack() as stack:
+    with Broker(binds, config, until=stop.asked, ledger=kept, keys=keys) as serving, contextlib.ExitStack() as stack:
         if metrics_port is not None:
             from dfserve.broker.http import serve_metrics
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -104,6 +105,13 @@ def line(figures: dict[str, float]) -> str:
     envvar="DFSERVE_TIMEOUT",
     help="Give up when nothing arrives for this long. [env: DFSERVE_TIMEOUT]",
 )
+@click.option(
+    "--keys",
+    type=click.Path(path_type=Path),
+    envvar="DFSERVE_KEYS",
+    help="This client's key file, made by `dfserve keys` on the broker's machine; "
+    "for brokers that ask for one. [env: DFSERVE_KEYS]",
+)
 def consume(
     address: str,
     count: int | None,
@@ -112,6 +120,7 @@ def consume(
     group: str,
     min_producers: int,
     timeout: float,
+    keys: Path | None,
 ) -> None:
     """Take datapoints from a broker and throw them away, to measure what a trainer would get.
 
@@ -125,7 +134,9 @@ def consume(
     from dfserve.consumer.remote import RemoteDataZMQ
 
     meter = Meter(as_json)
-    with RemoteDataZMQ(address, bind=False, group=group, min_producers=min_producers, timeout=timeout) as source:
+    with RemoteDataZMQ(
+        address, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys
+    ) as source:
         try:
             drain(source, meter, count, seconds)
         except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,6 +85,13 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     help="How long workers may take after SIGTERM to hand over what they hold. A second signal kills. "
     "[env: DFSERVE_GRACE]",
 )
+@click.option(
+    "--keys",
+    type=click.Path(path_type=Path),
+    envvar="DFSERVE_KEYS",
+    help="This client's key file, made by `dfserve keys` on the broker's machine; "
+    "for brokers that ask for one. [env: DFSERVE_KEYS]",
+)
 def produce(
     factories: tuple[str, ...],
     address: str,
@@ -93,6 +101,7 @@ def produce(
     hwm: int,
     metrics_port: int | None,
     grace: float,
+    keys: Path | None,
 ) -> None:
     """Run a pipeline, or several, on this machine and send its datapoints to a broker.
 
@@ -109,6 +118,7 @@ def produce(
       dfserve produce my_pipeline:make --to tcp://trainer:8877 --arg folder=/data --arg size=224 --passes 1
       dfserve produce train=my_pipeline:train val=my_pipeline:val --to tcp://trainer:8877
     """
+    from dfserve.keys import read_client_keys
     from dfserve.producer.board import Board
     from dfserve.producer.factory import load_factory, parse_args_of, parse_pipelines
     from dfserve.producer.metrics import serve_producer_metrics
@@ -116,13 +126,14 @@ def produce(
 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is held yet; as pid 1 it would be ignored
     endpoints.parse(address)
+    own = None if keys is None else read_client_keys(keys)
     named = parse_pipelines(factories, DEFAULT)
     kwargs = parse_args_of(named, arguments)
     builds = {name: cache(partial(_build, load_factory(named[name]), kwargs[name], workers)) for name in named}
     if len(builds) == 1:
         (build_only,) = builds.values()
         build_only()  # before the workers are forked, who share it
-    supervisor = Supervisor(Plan(builds, address, workers, passes, hwm=hwm, grace=grace), Board(workers))
+    supervisor = Supervisor(Plan(builds, address, workers, passes, hwm=hwm, grace=grace, keys=own), Board(workers))
     if metrics_port is None:
         sys.exit(supervisor.run())
     with serve_producer_metrics(supervisor, metrics_port) as server:
