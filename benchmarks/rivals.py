@@ -5,6 +5,7 @@ A rival pins what it needs (NumPy, protobuf, gRPC), so none of them shares an en
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -15,9 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# PyTorch's wheels on PyPI bring gigabytes of CUDA along; pip prefers "+cpu" where it finds both, and goes on without
-# the second index where that cannot be reached.
-_TORCH_INDEX = ("--extra-index-url", "https://download.pytorch.org/whl/cpu", "--retries", "1")
+# PyTorch's wheels on PyPI bring gigabytes of CUDA along; those of this index do not.
+_TORCH_INDEX = ("--no-deps", "--index-url", "https://download.pytorch.org/whl/cpu", "--retries", "1")
 _OURS = ("numpy", "psutil")  # what a side's own processes import beside the rival
 _STAMP = "complete"  # a file: a half-made environment must not look finished
 _TOLD = 300  # characters of pip's last words
@@ -28,20 +28,22 @@ class Rival:
     """One rival.
 
     Attributes:
-        packages: what pip is asked for, and its options.
+        packages: what pip is asked for.
         module: is imported to see whether it works here.
         package: whose version is shown.
+        smaller: options for an attempt to get the packages from elsewhere first, where they are smaller.
     """
 
     packages: tuple[str, ...]
     module: str
     package: str
+    smaller: tuple[str, ...] = ()
 
 
 RIVALS = {
     "tensorflow": Rival(("tensorflow-cpu",), "tensorflow", "tensorflow-cpu"),
     "ray": Rival(("ray[data]",), "ray.data", "ray"),
-    "torch": Rival(("torch", *_TORCH_INDEX), "torch.utils.data", "torch"),
+    "torch": Rival(("torch",), "torch.utils.data", "torch", _TORCH_INDEX),
 }
 
 
@@ -97,7 +99,11 @@ class Environments:
         rival = RIVALS[name]
         try:
             venv.create(folder, clear=True, with_pip=True)
-            _run([python, "-m", "pip", "install", "--quiet", *rival.packages, *_OURS])
+            pip = [python, "-m", "pip", "install", "--quiet"]
+            if rival.smaller:
+                with contextlib.suppress(NotInstalled):
+                    _run([*pip, *rival.packages, *rival.smaller])
+            _run([*pip, *rival.packages, *_OURS])
             _run([python, "-c", f"import {rival.module}"])
         except (NotInstalled, OSError, subprocess.SubprocessError) as error:
             shutil.rmtree(folder, ignore_errors=True)
