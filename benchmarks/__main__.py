@@ -72,13 +72,15 @@ def write(out: Path, name: str, where: dict[str, str], chosen: Chosen, results: 
     """Print a group's table, and write it, all figures as JSON, and the plot."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{kind}" for kind in ("json", "md", "png")]
-    measured = {"environment": where, "seconds": chosen.seconds, "rounds": chosen.rounds, "results": results}
-    files[0].write_text(json.dumps(measured, indent=1))
+    settings = {"environment": where, "seconds": chosen.seconds, "rounds": chosen.rounds, "skipped": chosen.skipped}
+    files[0].write_text(json.dumps({**settings, "results": results}, indent=1))
     table = GROUPS[name].markdown(results)
     described = ", ".join(f"{package} {version}" for package, version in where.items())
-    files[1].write_text(f"{table}\n\n{described}\n")
+    skipped = "".join(f"\nSkipped: {side}, because {why}\n" for side, why in chosen.skipped.items())
+    rounds = f"{chosen.rounds} rounds of {chosen.seconds:g} s; {described}"
+    files[1].write_text(f"{table}\n\n{rounds}\n{skipped}")
     try:
-        plot(GROUPS[name], f"{name}: {described}", results, files[2])
+        plot(GROUPS[name], f"{name}: {rounds}", results, files[2])
     except ImportError:
         say(f"no plot, because matplotlib cannot be imported (pip install 'dfserve[bench]'): {files.pop()}")
     click.echo(f"\n{table}\n\n" + "\n".join(map(str, files)))
@@ -103,7 +105,7 @@ def choose(group: Group, options: dict[str, Any], environments: Environments) ->
     for side, why in missing.items():
         say(f"skipped: {side}, because {why}")
     chosen = {**options, "cases": cases, "sides": tuple(side for side in sides if side not in missing)}
-    return Chosen(**chosen, pythons=pythons, say=say)
+    return Chosen(**chosen, pythons=pythons, skipped=missing, say=say)
 
 
 @functools.cache

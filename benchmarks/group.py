@@ -26,6 +26,7 @@ class Chosen:
         say: is told of each figure.
         minutes: of a soak.
         pythons: interpreters that have a rival, by its name.
+        skipped: by side, why it is not measured.
     """
 
     cases: tuple[str, ...]
@@ -37,6 +38,7 @@ class Chosen:
     say: Say
     minutes: float = 0.5
     pythons: Mapping[str, Path] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

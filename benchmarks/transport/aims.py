@@ -23,7 +23,8 @@ AIMS = [
     ),
     *(Aim(case, "standalone", "limit_proxy", PROXY) for case in CASES),
     *(
-        Aim(case, "ours", "limit_ipc", TRAINER, most=True, value=cpu_per_byte, what="consumer CPU s/GB")
+        Aim(case, "ours", ipc, TRAINER, most=True, value=cpu_per_byte, what="consumer CPU s/GB")
+        for ipc in ("limit_ipc_plain", "limit_ipc")
         for case in CASES
     ),
 ]

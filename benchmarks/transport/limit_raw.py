@@ -19,18 +19,22 @@ AHEAD = 64 << 20  # bytes in each queue: as much as dfserve has in flight to a c
 LEAST = 4  # messages
 
 
-def opened(kind: int, nbytes: int) -> Any:
-    """Return a socket whose queue holds some 64 MiB; in messages, as libzmq counts."""
-    keep_large_blocks()
+def opened(kind: int, nbytes: int, *, keeps: bool = True) -> Any:
+    """Return a socket whose queue holds some 64 MiB; in messages, as libzmq counts.
+
+    ``keeps``: large blocks stay in this process's heap; else malloc does as it does by default.
+    """
+    if keeps:
+        keep_large_blocks()
     socket = zmq.Context().socket(kind)
     socket.set_hwm(max(LEAST, AHEAD // nbytes))
     return socket
 
 
-def send(source: Source, address: str) -> None:
+def send(source: Source, address: str, *, keeps: bool = True) -> None:
     """Send for ever: one message with a frame for each array, without a copy."""
     arrays = [part for part in next(iter(source)) if isinstance(part, np.ndarray)]
-    socket = opened(zmq.PUSH, sum(part.nbytes for part in arrays))
+    socket = opened(zmq.PUSH, sum(part.nbytes for part in arrays), keeps=keeps)
     socket.connect(address)
     while True:
         for datapoint in source:
@@ -38,9 +42,9 @@ def send(source: Source, address: str) -> None:
             socket.send_multipart(frames, copy=False)
 
 
-def receive(address: str, case: str) -> Iterator[Any]:
+def receive(address: str, case: str, *, keeps: bool = True) -> Iterator[Any]:
     """Yield messages for ever."""
-    socket = opened(zmq.PULL, CASES[case].nbytes)
+    socket = opened(zmq.PULL, CASES[case].nbytes, keeps=keeps)
     socket.bind(address)
     while True:
         yield socket.recv_multipart(copy=False)

@@ -15,7 +15,6 @@ import numpy as np
 
 from benchmarks.transport.cases import Source
 
-HOUR = 3600.0  # seconds; the harness kills us long before
 DATASET = "benchmark"  # its id at the dispatcher, by which the consumer asks for it
 RETRY = 0.2  # seconds between attempts to find it: the producer's process takes a while to import tensorflow
 TRIES = 200
@@ -28,13 +27,11 @@ def send(source: Source, address: str, batch: int = 0) -> None:
     service = tf.data.experimental.service
     port = int(address.rsplit(":", 1)[1])
     dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
-    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=f"127.0.0.1:{port}"))
+    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=dispatcher.target.partition("://")[2]))
     datapoint = tuple(np.stack([part] * batch) if batch else part for part in next(iter(source)))
     dataset = tf.data.Dataset.from_tensors(datapoint).repeat()
-    service.register_dataset(f"grpc://127.0.0.1:{port}", dataset, compression=None, dataset_id=DATASET)
-    while True:
-        time.sleep(HOUR)
-        del dispatcher, worker  # they live as long as their names
+    service.register_dataset(dispatcher.target, dataset, compression=None, dataset_id=DATASET)
+    worker.join()
 
 
 def receive(address: str, case: str) -> Iterator[Any]:  # noqa: ARG001  # as the other sides'

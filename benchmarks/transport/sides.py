@@ -50,6 +50,7 @@ SIDES = {
     "rival_torch_batches": Side("DataLoader, 1 worker, batches of 64", "torch", alone=True),
     "limit_raw": Side("bare pyzmq, tcp"),
     "limit_ipc": Side("bare pyzmq, ipc"),
+    "limit_ipc_plain": Side("bare pyzmq, ipc, malloc's defaults"),
     "limit_proxy": Side("bare zmq.proxy, tcp to ipc", between=proxy),
     "limit_socket": Side("bare socket into one buffer"),
     "limit_memory": Side("memcpy to shared memory"),

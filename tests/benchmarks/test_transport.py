@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 OURS = {"ours", "standalone"}
-LIMITS = {"limit_raw", "limit_ipc", "limit_proxy", "limit_socket", "limit_memory"}
+LIMITS = {"limit_raw", "limit_ipc", "limit_ipc_plain", "limit_proxy", "limit_socket", "limit_memory"}
 FOREIGN = {  # they have environments of their own
     "rival_tensorflow", "rival_tensorflow_batches", "rival_ray", "rival_torch", "rival_torch_batches",
 }  # fmt: skip
