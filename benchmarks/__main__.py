@@ -72,12 +72,13 @@ def write(out: Path, name: str, where: dict[str, str], chosen: Chosen, results: 
     """Print a group's table, and write it, all figures as JSON, and the plot."""
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{kind}" for kind in ("json", "md", "png")]
-    settings = {"environment": where, "seconds": chosen.seconds, "rounds": chosen.rounds, "skipped": chosen.skipped}
+    lasted = {"minutes": chosen.minutes} if name == "soak" else {"rounds": chosen.rounds, "seconds": chosen.seconds}
+    settings = {"environment": where, **lasted, "skipped": chosen.skipped}
     files[0].write_text(json.dumps({**settings, "results": results}, indent=1))
     table = GROUPS[name].markdown(results)
     described = ", ".join(f"{package} {version}" for package, version in where.items())
     skipped = "".join(f"\nSkipped: {side}, because {why}\n" for side, why in chosen.skipped.items())
-    rounds = f"{chosen.rounds} rounds of {chosen.seconds:g} s; {described}"
+    rounds = ", ".join(f"{number:g} {what}" for what, number in lasted.items()) + f"; {described}"
     files[1].write_text(f"{table}\n\n{rounds}\n{skipped}")
     try:
         plot(GROUPS[name], f"{name}: {rounds}", results, files[2])

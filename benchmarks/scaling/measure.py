@@ -10,7 +10,7 @@ import psutil
 from benchmarks import rounds
 from benchmarks.brokers import Watched, broker
 from benchmarks.group import Chosen, Group
-from benchmarks.processes import logs, started
+from benchmarks.processes import GRACE, PeerFailed, logs, started
 from benchmarks.rounds import Figures, Results
 from benchmarks.scaling.sizes import SIZES
 from benchmarks.scaling.table import markdown
@@ -19,7 +19,7 @@ from benchmarks.transport.cases import CASES
 PEER = "benchmarks.scaling.peer"
 # Once the broker's queue has filled, as much goes out as comes in, within this share, over LOOK seconds.
 STEADY, LOOK = 0.1, 1.0
-PATIENCE = 6.0  # times the measured seconds that it may take
+PATIENCE = 10.0  # times the measured seconds that it may take
 RECEIVED, DELIVERED = "dfserve_received_bytes_total", "dfserve_delivered_bytes_total"
 
 
@@ -60,12 +60,18 @@ def settle(watched: Watched, groups: int, seconds: float) -> None:
         received, delivered = watched.total(RECEIVED), watched.total(DELIVERED)
         time.sleep(min(LOOK, seconds))
         received, delivered = watched.total(RECEIVED) - received, watched.total(DELIVERED) - delivered
-        if abs(received - delivered / groups) <= STEADY * received or time.monotonic() > deadline:
+        if (received > 0 and abs(received - delivered / groups) <= STEADY * received) or time.monotonic() > deadline:
             return
 
 
 def counted(watched: Watched, consumers: list[int], nbytes: int, seconds: float) -> Figures:
-    """Return what goes through a broker in a time, from its own counters, and the CPU time of broker and consumers."""
+    """Return what goes through a broker in a time, from its own counters, and the CPU time of broker and consumers.
+
+    It takes longer than ``seconds`` only where nothing went through in these.
+
+    Raises:
+        PeerFailed: nothing did in a minute either.
+    """
 
     def now() -> list[float]:
         times = [psutil.Process(pid).cpu_times() for pid in consumers]
@@ -73,10 +79,17 @@ def counted(watched: Watched, consumers: list[int], nbytes: int, seconds: float)
         return [time.perf_counter(), watched.total(RECEIVED), watched.total(DELIVERED), *cpu]
 
     before = now()
-    time.sleep(seconds)
-    elapsed, received, delivered, broker_cpu, consumers_cpu = (
-        after - then for after, then in zip(now(), before, strict=True)
-    )
+    deadline = before[0] + GRACE
+    while True:
+        time.sleep(seconds)
+        changes = [after - then for after, then in zip(now(), before, strict=True)]
+        elapsed, received, delivered, broker_cpu, consumers_cpu = changes
+        if received and delivered:
+            break
+        if before[0] + elapsed > deadline:
+            raise PeerFailed(
+                f"{received:,.0f} bytes came to the broker in {elapsed:.0f} s, and {delivered:,.0f} left it"
+            )
     return {
         "items": delivered / nbytes,
         "seconds": elapsed,
