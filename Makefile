@@ -27,7 +27,7 @@ check: $(VENV)/stamp-test ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/stamp-bench ## dfserve and tensorpack side by side
+bench: $(VENV)/stamp-bench ## dfserve beside its rivals and the machine's limits, for two hours
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and everything that was made

@@ -15,13 +15,22 @@ from benchmarks.environment import environment
 from benchmarks.group import Chosen, Group
 from benchmarks.guarantee.measure import GROUP as GUARANTEE
 from benchmarks.images.measure import GROUP as IMAGES
+from benchmarks.latency.measure import GROUP as LATENCY
 from benchmarks.lmdb.measure import GROUP as LMDB
 from benchmarks.network.measure import GROUP as NETWORK
+from benchmarks.plot import plot
+from benchmarks.rivals import Environments, NotInstalled, default_folder, versions
+from benchmarks.rounds import Results
+from benchmarks.scaling.measure import GROUP as SCALING
+from benchmarks.soak.measure import GROUP as SOAK
 from benchmarks.transport.measure import GROUP as TRANSPORT
 
 OUT = Path(__file__).resolve().parent / "out"
-GROUPS = {"transport": TRANSPORT, "images": IMAGES, "lmdb": LMDB, "network": NETWORK, "guarantee": GUARANTEE}
-CASES = [case for group in GROUPS.values() for case in group.cases]
+GROUPS = {
+    "transport": TRANSPORT, "scaling": SCALING, "latency": LATENCY, "soak": SOAK,
+    "images": IMAGES, "lmdb": LMDB, "network": NETWORK, "guarantee": GUARANTEE,
+}  # fmt: skip
+CASES = list(dict.fromkeys(case for group in GROUPS.values() for case in group.cases))
 SIDES = list(dict.fromkeys(side for group in GROUPS.values() for side in group.sides))
 
 
@@ -32,39 +41,72 @@ SIDES = list(dict.fromkeys(side for group in GROUPS.values() for side in group.s
 @click.option("--case", "cases", type=click.Choice(CASES), multiple=True, help="May be repeated; default: all.")
 @click.option("--side", "sides", type=click.Choice(SIDES), multiple=True, help="May be repeated; default: all.")
 @click.option("--megabytes", type=click.FloatRange(1), default=300, show_default=True, help="Of an LMDB file.")
+@click.option("--minutes", type=click.FloatRange(0.01), default=0.5, show_default=True, help="Of a soak.")
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of JPEG files.")
-@click.option("--out", type=click.Path(path_type=Path), default=OUT, help="Folder for the JSON file of each group.")
-def main(groups: tuple[str, ...], out: Path, **options: Any) -> None:
+@click.option("--out", type=click.Path(path_type=Path), default=OUT, help="Folder for the files of each group.")
+@click.option(
+    "--rivals", type=click.Path(path_type=Path), default=default_folder, help="Folder for their environments."
+)
+@click.option("--install/--no-install", default=True, show_default=True, help="Download the rivals that are missing.")
+def main(groups: tuple[str, ...], out: Path, rivals: Path, install: bool, **options: Any) -> None:
     """Measure dfserve beside what it replaces, on this machine: all GROUPS, or those that are named.
 
-    transport: datapoints over tcp. images: files read and augmented by two processes. lmdb: saving and loading.
-    network: images fetched from a server with latency. guarantee: epochs beside
-    the stream.
+    transport: datapoints from process to process. scaling: with more producers, consumers and groups. latency: from
+    produced to received, and how long starting takes. soak: memory over minutes. images: files read and augmented by
+    two processes. lmdb: saving and loading. network: images fetched from a server with latency. guarantee: epochs
+    beside the stream.
     """
-    where = environment()
-    click.echo(", ".join(f"{name} {version}" for name, version in where.items()))
-    runs = {name: choose(GROUPS[name], options) for name in groups or GROUPS}
+    environments = Environments(rivals, install, say)
+    runs = {name: choose(GROUPS[name], options, environments) for name in groups or GROUPS}
     runs = {name: chosen for name, chosen in runs.items() if chosen.cases and chosen.sides}
     if not runs:
         raise click.UsageError("no group that is to run has these cases and sides")
     for name, chosen in runs.items():
+        where = environment() | versions(chosen.pythons)
+        click.echo(", ".join(f"{package} {version}" for package, version in where.items()))
         results = GROUPS[name].run(chosen)
-        out.mkdir(parents=True, exist_ok=True)
-        file = out / f"{name}.json"
-        file.write_text(json.dumps({"environment": where, "seconds": chosen.seconds, "results": results}, indent=1))
-        click.echo(f"\n{GROUPS[name].markdown(results)}\n\n{file}")
+        write(out, name, where, chosen, results)
 
 
-def choose(group: Group, options: dict[str, Any]) -> Chosen:
+def write(out: Path, name: str, where: dict[str, str], chosen: Chosen, results: Results) -> None:
+    """Print a group's table, and write it, all figures as JSON, and the plot."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{name}.{kind}" for kind in ("json", "md", "png")]
+    lasted = {"minutes": chosen.minutes} if name == "soak" else {"rounds": chosen.rounds, "seconds": chosen.seconds}
+    settings = {"environment": where, **lasted, "skipped": chosen.skipped}
+    files[0].write_text(json.dumps({**settings, "results": results}, indent=1))
+    table = GROUPS[name].markdown(results)
+    described = ", ".join(f"{package} {version}" for package, version in where.items())
+    skipped = "".join(f"\nSkipped: {side}, because {why}\n" for side, why in chosen.skipped.items())
+    rounds = ", ".join(f"{number:g} {what}" for what, number in lasted.items()) + f"; {described}"
+    files[1].write_text(f"{table}\n\n{rounds}\n{skipped}")
+    try:
+        plot(GROUPS[name], f"{name}: {rounds}", results, files[2])
+    except ImportError:
+        say(f"no plot, because matplotlib cannot be imported (pip install 'dfserve[bench]'): {files.pop()}")
+    click.echo(f"\n{table}\n\n" + "\n".join(map(str, files)))
+
+
+def choose(group: Group, options: dict[str, Any], environments: Environments) -> Chosen:
     """Return what the options mean for one group; no cases or sides, if only those of other groups are asked for."""
     cases, sides = (
         tuple(one for one in there if one in asked or not asked)
         for there, asked in ((group.cases, options["cases"]), (group.sides, options["sides"]))
     )
-    missing = {side: module for side in sides for module in group.needs.get(side, ()) if cases and not usable(module)}
-    for side, module in missing.items():
-        say(f"skipped: {side}, because {module} cannot be imported")
-    return Chosen(**{**options, "cases": cases, "sides": tuple(side for side in sides if side not in missing)}, say=say)
+    missing, pythons = {}, {}
+    for side in sides if cases else ():
+        try:
+            if side in group.rivals:
+                pythons[group.rivals[side]] = environments.python(group.rivals[side])
+        except NotInstalled as error:
+            missing[side] = str(error)
+        for module in group.needs.get(side, ()):
+            if not usable(module):
+                missing[side] = f"{module} cannot be imported"
+    for side, why in missing.items():
+        say(f"skipped: {side}, because {why}")
+    chosen = {**options, "cases": cases, "sides": tuple(side for side in sides if side not in missing)}
+    return Chosen(**chosen, pythons=pythons, skipped=missing, say=say)
 
 
 @functools.cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.rounds import Results
+from benchmarks.rounds import Figures, Results, rate
 
 Say = Callable[[str], None]
 
@@ -23,6 +24,9 @@ class Chosen:
         megabytes: of the arrays in one LMDB file.
         photos: a folder of JPEG files; None: scikit-image's photographs.
         say: is told of each figure.
+        minutes: of a soak.
+        pythons: interpreters that have a rival, by its name.
+        skipped: by side, why it is not measured.
     """
 
     cases: tuple[str, ...]
@@ -32,6 +36,9 @@ class Chosen:
     megabytes: float
     photos: Path | None
     say: Say
+    minutes: float = 0.5
+    pythons: Mapping[str, Path] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Group:
         needs: by side, the modules without which it is skipped.
         run: measures.
         markdown: returns the table of what was measured.
+        rivals: by side, the environment (in ``benchmarks.rivals``) without which it is skipped.
+        figure: of a round, what the plot shows.
+        unit: of the plot's figure.
+        draw: draws one case in a panel of the plot; None: bars of the figure.
     """
 
     cases: tuple[str, ...]
@@ -51,3 +62,7 @@ class Group:
     needs: Mapping[str, tuple[str, ...]]
     run: Callable[[Chosen], Results]
     markdown: Callable[[Results], str]
+    rivals: Mapping[str, str] = field(default_factory=dict)
+    figure: Callable[[Figures], float] = rate
+    unit: str = "items/s"
+    draw: Callable[[Any, dict[str, list[Figures]]], None] | None = None

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.rounds import Figures
@@ -37,9 +38,9 @@ def logs() -> Iterator[IO[str]]:
 
 
 @contextmanager
-def started(module: str, *args: Any, log: IO[str], **pipes: Any) -> Iterator[Any]:
+def started(module: str, *args: Any, log: IO[str], python: str | Path = sys.executable, **pipes: Any) -> Iterator[Any]:
     """Run ``python -m module args`` as long as the ``with`` block lasts; what it started ends with it."""
-    command = [sys.executable, "-m", module, *map(str, args)]
+    command = [str(python), "-m", module, *map(str, args)]
     # A session of its own: the rivals' workers outlive a parent that is killed.
     options = {"text": True, "stderr": log, "stdout": log, "start_new_session": True, **pipes}
     with subprocess.Popen(command, **options) as process:

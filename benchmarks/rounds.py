@@ -20,10 +20,19 @@ def run(
     for case in cases:
         for number in range(rounds):
             for side in sides if number % 2 == 0 else tuple(reversed(sides)):
-                figures = measure(case, side)
+                figures = twice(measure, case, side, say)
                 results[case][side].append(figures)
                 say(f"{case} round {number + 1}/{rounds} {side}: {rate(figures):,.0f}/s")
     return results
+
+
+def twice(measure: Callable[[str, str], Figures], case: str, side: str, say: Callable[[str], None]) -> Figures:
+    """Measure, and once more if a process failed: one that was too slow to start should not cost a run of hours."""
+    try:
+        return measure(case, side)
+    except RuntimeError as error:
+        say(f"{case} {side} once more, because {error}")
+        return measure(case, side)
 
 
 def rate(figures: Figures) -> float:

@@ -39,6 +39,7 @@ SIDES = {
     "ours_runner": Side("dfserve MultiProcessRunner", ours.runner),
     "ours_map": Side("dfserve MultiProcessMapData", ours.process_map),
     "ours_threads": Side("dfserve MultiThreadMapData", ours.thread_map),
+    "ours_produced": Side("dfserve produce, broker, consumer", ours.produced, aim=0.9),
     "rival_tensorpack": Side(
         "tensorpack MultiProcessRunnerZMQ", rival_tensorpack.runner_zmq, "tensorpack", ("tensorpack.dataflow",)
     ),

@@ -15,7 +15,7 @@ def send(source: Source, address: str) -> None:
     send_dataflow_zmq(source, address)
 
 
-def receive(address: str) -> Iterator[Any]:
+def receive(address: str, case: str) -> Iterator[Any]:  # noqa: ARG001  # as the other sides'
     """Yield datapoints for ever."""
     with RemoteDataZMQ(address) as data:
         yield from data

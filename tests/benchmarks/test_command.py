@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def benchmarks(*options: str) -> subprocess.CompletedProcess[str]:
+def benchmarks(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
 
 
 @pytest.mark.parametrize("options", [("lmdb", "--case", "tokens"), ("images", "--side", "t4")])
@@ -26,6 +28,22 @@ def test_cases_and_sides_of_another_group_are_refused(options: tuple[str, ...]) 
 def test_help_names_the_groups() -> None:
     done = benchmarks("--help")
     assert done.returncode == 0
-    assert "[transport|images|lmdb|network|guarantee]..." in done.stdout.replace("{", "").replace(
-        "}", ""
-    )  # of several clicks
+    shown = "".join(done.stdout.split()).replace("{", "").replace("}", "")  # of several clicks and terminals
+    assert "[transport|scaling|latency|soak|images|lmdb|network|guarantee]..." in shown
+
+
+def test_a_rival_that_is_not_there_is_skipped_by_name_where_nothing_may_be_installed(tmp_path: Path) -> None:
+    done = benchmarks("transport", "--side", "rival_ray", "--no-install", "--rivals", str(tmp_path))
+    assert done.returncode == 2
+    assert "skipped: rival_ray, because ray is not in" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rival_that_cannot_be_installed_is_skipped_with_pips_words_and_leaves_nothing(tmp_path: Path) -> None:
+    # pip is not to find anything, so that nothing is downloaded.
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    done = benchmarks("transport", "--side", "rival_ray", "--rivals", str(tmp_path), **offline)
+    assert done.returncode == 2
+    assert "skipped: rival_ray, because ray cannot be installed: " in done.stderr
+    assert "No matching distribution found for ray" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ALWAYS = {"bare", "ours", "ours_runner", "ours_map", "ours_threads"}
+ALWAYS = {"bare", "ours", "ours_runner", "ours_map", "ours_threads", "ours_produced"}
 RIVALS = {"bare_tensorpack", "rival_tensorpack", "rival_torch", "rival_torch_batches"}
 
 
