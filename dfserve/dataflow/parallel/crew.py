@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import selectors
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +14,7 @@ from multiprocessing import reduction, util
 from typing import Any
 
 from dfserve.dataflow.parallel import inheritance
+from dfserve.dataflow.parallel.deathbed import starter
 from dfserve.dataflow.parallel.link import Link
 from dfserve.dataflow.parallel.messages import WAITING, Sent
 from dfserve.dataflow.rng import worker_places
@@ -72,7 +72,6 @@ class Crew:
                 " children: make it daemon=False"
             )
         context: Any = multiprocessing.get_context()
-        by_main = threading.current_thread() is threading.main_thread()
         if context.get_start_method() != "fork":
             _require_pickling(operator, context.get_start_method(), args)
         self._selector = selectors.DefaultSelector()
@@ -83,7 +82,9 @@ class Crew:
                 with inheritance.starting, contextlib.ExitStack() as stack:
                     # Closed here before the next worker is forked, which would hide by its copy that this one died.
                     ends = stack.enter_context(ways()) if ways else ()
-                    self.links.append(Link(context, name, window, (place, by_main, run, *args, *ends)))
+                    self.links.append(
+                        Link(context, name, window, (place, starter(context.get_start_method()), run, *args, *ends))
+                    )
                 self._selector.register(self.links[-1].pipe, selectors.EVENT_READ, self.links[-1])
         except BaseException:
             self.close()

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.afresh import start_afresh
-from dfserve.dataflow.parallel.deathbed import die_with_parent
+from dfserve.dataflow.parallel.deathbed import die_with
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.leash import Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile
@@ -28,7 +28,7 @@ def work(
     file: SharedFile,
     window: int | None,
     place: Place,
-    by_main_thread: bool,
+    starter: int | None,
     run: Callable[..., None],
     *args: Any,
 ) -> None:
@@ -40,12 +40,12 @@ def work(
         file: the memory to share.
         window: datapoints that may be on their way; None: no bound.
         place: of the process among all workers: what its random numbers come from.
-        by_main_thread: whether the parent's main thread started this process.
+        starter: of this process, to die with: see `deathbed`.
         run: a function of a module, so that it can be pickled.
         args: for it.
     """
-    if by_main_thread:
-        die_with_parent()
+    if starter is not None:
+        die_with(starter)
     _settle(place)
     keep_from_children(pipe, words)
     leash = Leash(words.fileno())
