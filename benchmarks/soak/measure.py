@@ -57,7 +57,8 @@ def resident(producer: int, consumer: int, between: list[int]) -> dict[str, int]
         if not brokers:
             return {}
         pids = {"producer": producer, "broker": brokers[0], "consumer": consumer}
-        return {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
+        found = {name: psutil.Process(pid).memory_info().rss for name, pid in pids.items()}
+        return found if all(found.values()) else {}  # none is left of one that has ended and was not waited for
     except psutil.NoSuchProcess:
         return {}
 
