@@ -34,7 +34,7 @@ def send(source: Source, address: str) -> None:
     send_dataflow_zmq(source, address, keys=Path(os.environ[FOLDER]) / "clients" / "producer.secret")
 
 
-def receive(address: str) -> Iterator[Any]:
+def receive(address: str, case: str) -> Iterator[Any]:  # noqa: ARG001  # as the other sides'
     """Yield datapoints for ever."""
     with RemoteDataZMQ(address, keys=os.environ[FOLDER]) as data:
         yield from data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,13 @@ class Demo:
                 return lines
         pytest.fail(f"{text!r} was not said: {''.join(lines)}{self.end()[1]}")
 
+    def await_family(self, count: int) -> None:
+        """Wait until there were so many processes, or it has ended."""
+        while len(self.family) < count and self.process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.family.update(psutil.Process(self.process.pid).children(recursive=True))
+            time.sleep(0.05)
+
     def end(self) -> tuple[str, str]:
         """Wait for its end; return what else it said, and its errors."""
         return self.process.communicate(timeout=PATIENCE)
@@ -89,6 +98,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
 def test_everything_produced_is_delivered_and_shown_and_nothing_is_left_behind(start: Any) -> None:
     demo = start()
     lines = demo.lines_until("queue")
+    demo.await_family(5)
     rest, errors = demo.end()
     assert demo.process.returncode == 0, errors
     assert len(demo.family) == 5, "a broker, two producers and a worker of each"
