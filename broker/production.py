@@ -110,7 +110,7 @@ class Production:
         return ""
 
     def beat(self, session: bytes, message: e.LeaseBeat, now: float) -> None:
-        """Take in a worker's heartbeat; say those leases again that it does not know."""
+        """Take in a worker's heartbeat; say again what it may have missed: leases, and that it is to drop one."""
         worker = self.lessees.workers.get(session)
         if worker is None:
             return
@@ -124,6 +124,8 @@ class Production:
             if leased.number not in known and now - leased.since > RESENT:
                 leased.since = now
                 self._say(worker, leased)
+            elif leased.revoked and leased.number in known:
+                self._send(session, e.Revoke([leased.number]), ())
 
     # ------------------------------------------------------------------ leases
 

@@ -211,6 +211,20 @@ def test_a_rank_keeps_what_it_had_claimed_when_the_broker_died_whatever_others_h
     assert kept_of(holding, {0: start}) == [0, 0, 1, 0, 2, 0, 0, 3, 1]
 
 
+def test_a_worker_that_missed_that_it_is_to_drop_a_lease_is_told_again() -> None:
+    world = w.World(Scenario(counts=(1, 1), split_size=1, world=1, workers=1, faults=(("cutw", 1),)))
+    while not world.workers[0].todo:
+        world.step(world.steps()[0])
+    worker = world.workers[0]
+    _, leased = next(iter(world.job.production.lessees.out()))
+    leased.revoked = True
+    world.step(("cutw", "w0"))
+    world.step(("connect", "w0"))
+    world.step(("up", "w0"))
+    assert e.Revoke([leased.number]) in [message for message, _ in worker.down]
+    _finish(world)
+
+
 def test_a_row_that_is_larger_than_the_budget_does_not_stop_the_epoch() -> None:
     _finish(w.World(Scenario(counts=(1,) * 7, split_size=1, stride=4, even="pad", blocks=1)))
 
