@@ -109,7 +109,7 @@ class EpochsJob:
             self._take_over(seat, hello)
         self.seats[hello.rank] = seat
         if member:
-            self._say_opened(seat, self._kept(hello))
+            self._say_opened(seat, kept_of(hello.holding, self._restored))
         else:
             self._say_forming(seat)
         return seat
@@ -142,13 +142,10 @@ class EpochsJob:
         if not seat.durable:
             return  # it is told soon
         knows = hello.broker == self.instance and hello.generation == self.generation
-        self._say_opened(seat, [] if knows else self._kept(hello))
+        self._say_opened(seat, [] if knows else kept_of(hello.holding, self._restored))
         for delivery in seat.unclaimed:
             if delivery.number > hello.received or not knows:
                 self._send(seat.session, delivery.message, delivery.frames)
-
-    def _kept(self, hello: e.EpochsHello) -> list[int]:
-        return kept_of(hello.holding, self._restored)
 
     def rank_unreachable(self, seat: Seat) -> None:
         """Note that a rank's connection is gone. What it claimed is its own, whatever comes."""

@@ -47,7 +47,6 @@ class Broker:
         wake: a file descriptor whose readability ends a wait early (the embedded broker's lifeline).
         ledger: the file that keeps what consumers in epochs mode have claimed, so that a broker that is killed goes on
             where it was; None: this broker's end is its consumers' end.
-
         keys: the folder of the keys that are asked for on tcp, see `dfserve.keys`; None: everybody is admitted.
 
     Raises:

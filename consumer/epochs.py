@@ -170,7 +170,7 @@ class Epochs:
         state = json.dumps(self._state.to_dict()) if usable and self._state is not None else ""
         return e.Farewell(self._inbox.generation, state)
 
-    def await_parting(self, session: Session) -> None:
+    def await_parting(self, session: Session, goodbye: m.Message) -> None:
         """Wait until what the goodbye said is durable, but not for ever: a broker that died may not come back."""
         if self._inbox.opened is None:
             return
@@ -183,7 +183,7 @@ class Epochs:
                         return
                     if isinstance(received[0], m.Who):  # it lost the connection, or its memory
                         connection.send(self._inbox.hello())
-                        connection.send(self.farewell())
+                        connection.send(goodbye)
         where = " and ".join(self._addresses)
         log.warning(
             "the broker at %s has not confirmed in %.0f s where this rank stopped: resume='broker' may not know it;"

@@ -320,9 +320,10 @@ class RemoteDataZMQ(DataFlow):
             self._plain = None
         if source is not None:
             if source.pid == os.getpid():
-                source.connection.send(self._stream.farewell() if self._epochs is None else self._epochs.farewell())
+                goodbye = self._stream.farewell() if self._epochs is None else self._epochs.farewell()
+                source.connection.send(goodbye)
                 if self._epochs is not None and source.broker is None:  # a hosted one ends with us
-                    self._epochs.await_parting(source)
+                    self._epochs.await_parting(source, goodbye)
             source.close()
         if self._epochs is None:
             self._stream.close()

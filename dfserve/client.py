@@ -118,11 +118,11 @@ class Connection:
             return None
         if len(frames) < 2:
             return m.Beat(), []
-        header, body, *block = frames
-        if m.is_in_arena(header.bytes):
+        header, body, block = frames[0].bytes, frames[1].bytes, frames[2:]
+        if m.is_in_arena(header):
             found = self._shared(block)
-            return m.decode(m.without_arena(header.bytes), body.bytes, len(found)), found
-        message = m.decode(header.bytes, body.bytes, len(block))
+            return m.decode(m.without_arena(header), body, len(found)), found
+        message = m.decode(header, body, len(block))
         if isinstance(message, m.ArenaOffer):
             self._map(message)
         return message, block

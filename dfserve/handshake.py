@@ -26,9 +26,7 @@ AUTH = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 NOT_ADMITTED = 400  # the status of ZAP
 CRYPTOGRAPHIC = 0x11000001  # libzmq's ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
 MISMATCH = 0x11000002  # libzmq's ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-FAILURES = (
-    3  # handshakes in a row that failed without a reason: one may be a broker that was killed in the middle of it
-)
+FAILURES = 3  # handshakes in a row that failed without a reason: one may be a broker that was killed in it
 ASK = 2.0  # seconds for the greeting; a broker gives it without its Python
 SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"  # of ZMTP 3
 FIRST, NAMED, GREETING = 11, slice(12, 32), 64  # bytes of a greeting: before it is answered, its mechanism, all of it
