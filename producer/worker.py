@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import zlib
@@ -18,6 +16,7 @@ from types import FrameType
 
 from dfserve.dataflow.afresh import start_afresh
 from dfserve.dataflow.rng import Place, seed_of_run
+from dfserve.deathbed import die_with
 from dfserve.errors import ConfigError, DfserveError
 from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
@@ -31,7 +30,6 @@ log = logging.getLogger("dfserve.producer")
 # Exit statuses, of workers and of `dfserve produce`. 1 is left to Python.
 DONE, WRONG_USAGE, RAISED, KILLED, NOT_DRAINED = 0, 2, 3, 4, 5
 
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 WATCH = 1.0  # seconds between looks at the parent, and between writes of the counters
 
 
@@ -62,7 +60,7 @@ class Task:
 
 def work(task: Task, board: Board, parent: int) -> int:
     """Run in a freshly forked process; returns its exit status."""
-    _die_with(parent)
+    die_with(parent, KILLED)  # on Linux at once; the watch sees it elsewhere, a second later
     _start_afresh(task.name)
     start = board.read(task.slot)
     note = partial(board.note, task.slot)
@@ -104,14 +102,6 @@ def _listen(bell: Bell, lines: Sequence[Line]) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill us when the supervisor dies; the watch does it elsewhere, a second later."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we had asked
-        os._exit(KILLED)
 
 
 def _start_afresh(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import mmap
@@ -19,11 +18,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from dfserve import errors
+from dfserve.deathbed import die_with
 from dfserve.errors import DfserveError, WorkerLost
 
 END = 5.0  # seconds for a process to end after SIGTERM before it is killed
 TURN = 0.02  # seconds between two looks at whether it has
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 FIELDS = 5  # of a slot: datapoints, when the last one came, seconds waited; datapoints weighed, their bytes
 # What a child may raise here under its own name; anything else is a DfserveError with that text.
 NAMED = ("AddressInUse", "BrokerLost", "ConfigError", "FactoryError", "PipelineError", "Starved", "WorkerLost")
@@ -94,10 +93,8 @@ class Processes:
         try:
             signal.signal(signal.SIGTERM, _exit)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == self._parent:
-                run(lambda report: sink.send_bytes(json.dumps(report).encode()))
+            die_with(self._parent, 0)
+            run(lambda report: sink.send_bytes(json.dumps(report).encode()))
             status = 0
         except SystemExit:
             status = 0

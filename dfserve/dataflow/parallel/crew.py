@@ -14,10 +14,10 @@ from multiprocessing import reduction, util
 from typing import Any
 
 from dfserve.dataflow.parallel import inheritance
-from dfserve.dataflow.parallel.deathbed import starter
 from dfserve.dataflow.parallel.link import Link
 from dfserve.dataflow.parallel.messages import WAITING, Sent
 from dfserve.dataflow.rng import worker_places
+from dfserve.deathbed import starter
 from dfserve.errors import ConfigError, DfserveError
 
 log = logging.getLogger("dfserve.dataflow")

@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.afresh import start_afresh
-from dfserve.dataflow.parallel.deathbed import die_with
 from dfserve.dataflow.parallel.inheritance import keep_from_children
-from dfserve.dataflow.parallel.leash import Leash, Stopped
+from dfserve.dataflow.parallel.leash import ABANDONED, Leash, Stopped
 from dfserve.dataflow.parallel.memory import SharedFile
 from dfserve.dataflow.parallel.messages import LAST
 from dfserve.dataflow.parallel.outlet import Outlet
 from dfserve.dataflow.rng import Place
+from dfserve.deathbed import die_with
 
 
 def work(
@@ -40,12 +40,12 @@ def work(
         file: the memory to share.
         window: datapoints that may be on their way; None: no bound.
         place: of the process among all workers: what its random numbers come from.
-        starter: of this process, to die with: see `deathbed`.
+        starter: of this process, to die with (see `dfserve.deathbed`); None: there is the leash only.
         run: a function of a module, so that it can be pickled.
         args: for it.
     """
     if starter is not None:
-        die_with(starter)
+        die_with(starter, ABANDONED)
     _settle(place)
     keep_from_children(pipe, words)
     leash = Leash(words.fileno())
