@@ -60,7 +60,11 @@ class Arenas:
         return m.ArenaOffer(str(mine.path), mine.size, mine.nonce)
 
     def place(self, connection: bytes, message: m.Message, frames: Sequence[Any]) -> list[bytes] | None:
-        """Return the frames of a message whose block was put into the consumer's arena; None: it goes by the socket."""
+        """Return the frames of a message whose block was put into the consumer's arena; None: it goes by the socket.
+
+        The block is kept there only, should it have to go to another consumer: ``frames``, if they are a list, become
+        views of it. The memory that they were can take in the next block while the processor's caches know it.
+        """
         if connection not in self._mapped or not isinstance(message, (m.Deliver, e.Portion)):
             return None
         if sum(map(len, frames)) < SMALLEST:
@@ -70,7 +74,9 @@ class Arenas:
             return None
         if message.pieces:  # they lie in one piece there
             message = replace(message, pieces=[])
-        return [*m.encode(message, in_arena=True), pack_place(*found)]
+        if isinstance(frames, list):  # as those of a received message are
+            frames[:] = found.pieces
+        return [*m.encode(message, in_arena=True), pack_place(found.address, found.lengths)]
 
     def shares_with(self, connection: bytes) -> bool:
         """Whether a consumer has mapped an arena."""

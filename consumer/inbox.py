@@ -24,6 +24,12 @@ from dfserve.wire.messages import (
 
 Delivery = Deliver | DeliverFailure | DeliverEnd
 
+# A receipt costs a switch of threads here and a turn of the broker, as much as the handing out of its block. So at full
+# speed several blocks share one: a few of the common size, and far less than the window that they are part of.
+RECEIPT_BYTES = 2 << 20
+# Where blocks come seldom, each has one: then the broker knows at once what is free, and what would be in doubt.
+RECEIPT_SECONDS = 0.005
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -46,6 +52,9 @@ class Inbox:
         self._waiting: deque[Arrival] = deque()
         self._broker = b""
         self._received = 0
+        self._owed_bytes = 0
+        self._said_at = 0.0  # when the last receipt was given
+        self._said = 0
         self.done = 0
         self.welcomed = False
 
@@ -55,6 +64,7 @@ class Inbox:
     def hello(self) -> ConsumerHello:
         """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
         self.welcomed = False
+        self._said = self.done
         return replace(self._identity, broker=self._broker, received=self._received, done=self.done)
 
     def welcome(self, broker: bytes) -> None:
@@ -106,11 +116,24 @@ class Inbox:
         """Note that all of a delivery was handed out; one of an earlier broker's is nobody's business any more."""
         if arrival.broker == self._broker:
             self.done = arrival.message.delivery
+            self._owed_bytes += sum(map(len, arrival.frames))
 
-    def receipt(self, waited: float) -> list[Message]:
-        """Return what tells the broker how far we are, if it is listening."""
-        return [Done(self.done, waited)] if self.welcomed else []
+    @property
+    def owes(self) -> bool:
+        """Whether a broker that listens has not been told how far we are."""
+        return self.welcomed and self._said != self.done
 
-    def beat(self, waited: float) -> Message:
+    def receipt_due(self, now: float) -> bool:
+        """Whether a receipt is worth its cost already; one that is owed is to be given before a wait at the latest."""
+        return self.owes and (self._owed_bytes >= RECEIPT_BYTES or now - self._said_at >= RECEIPT_SECONDS)
+
+    def receipt(self, waited: float, now: float) -> list[Message]:
+        """Return what tells the broker how far we are, if it is listening. ``now``: monotonic seconds."""
+        if not self.welcomed:
+            return []
+        self._said, self._said_at, self._owed_bytes = self.done, now, 0
+        return [Done(self.done, waited)]
+
+    def beat(self, waited: float, now: float) -> Message:
         """Return a heartbeat: how far we are, or once more who we are, in case that or the welcome was lost."""
-        return Done(self.done, waited) if self.welcomed else self.hello()
+        return self.receipt(waited, now)[0] if self.welcomed else self.hello()

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from dfserve.wire.recycler import Recycler
 log = logging.getLogger("dfserve.consumer")
 
 NO_ROWS: tuple[Any, ...] = ()
+SHORT_MS = 1  # milliseconds of a wait before what is owed is sent: at full speed the next block comes sooner
 
 
 class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this module
@@ -149,11 +151,12 @@ class Stream:
         arrival, self._open = self._open, None
         if arrival is not None:
             self._inbox.handed_out(arrival)
-            self._send_receipt()
+            if self._inbox.receipt_due(time.monotonic()):
+                self._send_receipt()
 
     def _send_receipt(self) -> None:
         if self._source is not None:
-            for message in self._inbox.receipt(self._meter.total):
+            for message in self._inbox.receipt(self._meter.total, time.monotonic()):
                 self._source.connection.send(message)
 
     def farewell(self) -> m.Message:
@@ -174,14 +177,21 @@ class Stream:
     # ------------------------------------------------------------------ waiting
 
     def _await_arrival(self) -> None:
+        source = self._source
+        assert source is not None
         with metered(self._meter, lambda: self._beat) as each_tick:
+            if self._inbox.owes:
+                if source.connection.socket.poll(SHORT_MS):
+                    self._receive()
+                if not self._inbox:
+                    self._send_receipt()
             self._await(lambda: bool(self._inbox), each_tick)
 
     def _await(self, ready: Callable[[], bool], each_tick: Callable[[float], None] = lambda _: None) -> None:
         """Receive until something is there; every wait ends with it or with an error that says who is missing."""
         source = self._source
         assert source is not None
-        beat = lambda: self._inbox.beat(self._meter.total)  # noqa: E731  # read when it is sent
+        beat = lambda: self._inbox.beat(self._meter.total, time.monotonic())  # noqa: E731  # read when it is sent
         source.wait(ready, self._receive, beat, self._missing, self._timeout, each_tick)
 
     def _missing(self, waited: float) -> str:

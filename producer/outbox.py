@@ -172,14 +172,18 @@ class Outbox:
         self._acked = max(self._acked, min(acked, self._last))
 
     def take_outgoing(self) -> list[tuple[Message, Sequence[Any]]]:
-        """Return what may be said now: blocks within the credit, then an offer of those that are new."""
+        """Return what may be said now: blocks within the credit, then an offer of those that are new.
+
+        While the broker owes an answer to the last offer there is no other.
+        """
         if not self.welcomed:
             return []
         out: list[tuple[Message, Sequence[Any]]] = []
         for item in self._from(self._sent + 1, self._granted):
             out.append((item.message, item.frames))
             self._sent = item.message.seq
-        fresh = self._from(self._offered + 1, self._last)
+        # One offer at a time is without an answer: what is made meanwhile shares the next one.
+        fresh = self._from(self._offered + 1, self._last) if self._granted >= self._offered else []
         if fresh:
             out.append((Offer(fresh[0].message.seq, [item.nbytes for item in fresh]), ()))
             self._offered = self._last

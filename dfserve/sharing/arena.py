@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,20 @@ NONCE_BYTES = 16
 HEAD = GRAIN  # bytes before the first block, of which the first are the nonce
 GROWTH = 8 << 20  # bytes reserved at a time: reserving takes a page fault for each page
 LEAST = 8 << 20  # bytes; a smaller arena holds too few blocks to be worth it
+
+
+class Placed(NamedTuple):
+    """A block in an arena.
+
+    Attributes:
+        address: where it begins.
+        lengths: bytes of each frame; they begin at multiples of 64.
+        pieces: what was copied, one for each piece that was given, where it lies now: read-only.
+    """
+
+    address: int
+    lengths: list[int]
+    pieces: list[memoryview]
 
 
 class Arena:
@@ -69,8 +83,11 @@ class Arena:
             os.close(self._file)
             raise
         self._map[:NONCE_BYTES] = self.nonce
-        self._memory = memoryview(self._map)
+        self._memory: Bytes = np.frombuffer(self._map, np.uint8)
         self._extents = Extents(self.size - HEAD)
+        self._lent: set[int] = set()  # addresses that the consumer has not done with
+        self._held: dict[int, weakref.ref[Bytes]] = {}  # those that the broker still refers to
+        self._let_go: deque[int] = deque()  # filled by any thread
         self._reserved = 0  # bytes after the head
         self._full = False
 
@@ -79,28 +96,37 @@ class Arena:
         """Bytes that are in use."""
         return self._extents.lent
 
-    def place(self, frames: Sequence[Sequence[Any]]) -> tuple[int, list[int]] | None:
-        """Copy a block's frames, each of one or more pieces, to where there is room for all.
+    def place(self, frames: Sequence[Sequence[Any]]) -> Placed | None:
+        """Copy a block's frames, each of one or more pieces, to where there is room for all; None: there is not.
 
-        Returns:
-            The address, and the bytes of each frame, which begin at multiples of 64; None if there is no room.
+        The place is free again when the consumer has given it back, and nothing here refers to the returned pieces.
         """
         lengths = [sum(map(len, pieces)) for pieces in frames]
         total = sum(map(aligned, lengths))
+        self._sweep()
         extent = self._extents.take(total)
         if extent is None:
             return None
         if not self._reserve(extent + total):
             self._extents.give_back(extent)
             return None
-        address = start = HEAD + extent
+        address = HEAD + extent
+        lease = self._memory[address : address + total]
+        memory = lease.data
+        copies: list[memoryview] = []
+        start = 0
         for pieces, length in zip(frames, lengths, strict=True):
             place = start
             for piece in pieces:
-                self._memory[place : place + len(piece)] = memoryview(piece).cast("B")
+                copy = memory[place : place + len(piece)]
+                copy[:] = memoryview(piece).cast("B")
+                copies.append(copy.toreadonly())
                 place += len(piece)
             start += aligned(length)
-        return address, lengths
+        self._lent.add(address)
+        let_go = self._let_go
+        self._held[address] = weakref.ref(lease, lambda _: let_go.append(address))
+        return Placed(address, lengths, copies)
 
     def _reserve(self, end: int) -> bool:
         if end <= self._reserved:
@@ -123,8 +149,20 @@ class Arena:
         return True
 
     def give_back(self, address: int) -> None:
-        """Free a block's place; what is none is ignored."""
-        self._extents.give_back(address - HEAD)
+        """Note that the consumer has done with a block's place; what is none is ignored."""
+        self._lent.discard(address)
+        self._sweep()
+        if address not in self._held:
+            self._extents.give_back(address - HEAD)
+
+    def _sweep(self) -> None:
+        """Free what nothing here refers to any more, and the consumer has done with."""
+        let_go = self._let_go
+        while let_go:
+            address = let_go.popleft()
+            self._held.pop(address, None)
+            if address not in self._lent:
+                self._extents.give_back(address - HEAD)
 
     def unlink(self) -> None:
         """Remove the name: from now on the memory lives as long as the maps."""
@@ -132,10 +170,10 @@ class Arena:
             self.path.unlink()
 
     def close(self) -> None:
-        """Let go of the memory. The consumer's map keeps what is in it."""
+        """Let go of the memory. It lives on in the consumer's map, and in what refers to a block in it."""
         self.unlink()
-        self._memory.release()
-        self._map.close()
+        self._memory = np.empty(0, np.uint8)
+        del self._map
         os.close(self._file)
 
 

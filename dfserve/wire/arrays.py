@@ -10,7 +10,7 @@ from dfserve.wire.recycler import Recycler
 
 Array = np.ndarray[Any, Any]
 
-RECYCLED = 2 << 20  # bytes; the C library reuses smaller memory by itself
+RECYCLED = 512 << 10  # bytes; the C library reuses smaller memory by itself
 _RECYCLER = Recycler()
 
 

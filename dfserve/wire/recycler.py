@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-STEP = 4 << 20  # bytes: sizes are rounded up to it, so that batches of almost one size share memory
-KEEP = 4  # idle pieces of memory of one size: what is in flight at once on one connection
+STEP = 1 << 20  # bytes: sizes are rounded up to it, so that batches of almost one size share memory
+KEEP = 16  # idle pieces of memory of one size: what is in flight at once on one connection
 IDLE_BYTES = 256 << 20  # idle bytes in all: a stream of ever new sizes must not collect memory
 
 Memory = np.ndarray[Any, np.dtype[np.uint8]]

@@ -140,3 +140,21 @@ def test_there_are_so_many_arenas_and_no_more(arenas: Arenas, monkeypatch: pytes
     assert arenas.hear(OTHER, m.ArenaWanted(arena.machine())) is None
     arenas.drop(ONE)
     mapped(arenas, OTHER)
+
+
+def test_what_was_placed_is_kept_there_only_should_another_consumer_have_to_get_it(arenas: Arenas) -> None:
+    message, frames = delivery(100_000)
+    before = [bytes(frame) for frame in frames]  # type: ignore[call-overload]  # frames are buffers
+    received = list(frames)
+    view = mapped(arenas)
+    sent = arenas.place(ONE, message, received)
+    assert sent is not None
+    assert not any(one is other for one, other in zip(frames, received, strict=True))
+    arenas.freed(ONE, pack_freed([unpack_place(sent[2])[0]]))
+    arenas.place(ONE, *delivery(100_000))
+    arenas.drop(ONE)  # the consumer is gone, and its block goes to another
+    other = mapped(arenas, OTHER)
+    again = arenas.place(OTHER, message, received)
+    assert again is not None
+    assert [bytes(frame) for frame in other.frames(*unpack_place(again[2]))] == before
+    assert view is not other

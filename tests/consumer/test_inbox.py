@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfserve.consumer.inbox import Arrival, Inbox
+from dfserve.consumer.inbox import RECEIPT_BYTES, Arrival, Inbox
 from dfserve.wire import messages as m
 
 BROKER, OTHER = b"b" * 16, b"o" * 16
@@ -77,13 +77,13 @@ def test_the_answer_to_who_says_what_was_received_and_handed_out(welcomed: Inbox
 
 
 def test_receipts_are_given_only_to_a_broker_that_knows_us(inbox: Inbox) -> None:
-    assert inbox.receipt(1.5) == []
-    assert isinstance(inbox.beat(1.5), m.ConsumerHello)
+    assert inbox.receipt(1.5, 0.0) == []
+    assert isinstance(inbox.beat(1.5, 0.0), m.ConsumerHello)
     inbox.receive(m.ConsumerWelcome(BROKER), [])
     deliver(inbox, 1)
     inbox.handed_out(take(inbox))
-    assert inbox.receipt(1.5) == [m.Done(1, 1.5)]
-    assert inbox.beat(1.5) == m.Done(1, 1.5)
+    assert inbox.receipt(1.5, 0.0) == [m.Done(1, 1.5)]
+    assert inbox.beat(1.5, 0.0) == m.Done(1, 1.5)
 
 
 def test_the_same_broker_goes_on_counting_after_a_reconnect(welcomed: Inbox) -> None:
@@ -107,7 +107,7 @@ def test_what_the_old_broker_sent_is_not_acknowledged_to_the_new_one(welcomed: I
     deliver(welcomed, 1)
     welcomed.receive(m.ConsumerWelcome(OTHER), [])
     welcomed.handed_out(take(welcomed))
-    assert welcomed.receipt(0.0) == [m.Done(0, 0.0)]
+    assert welcomed.receipt(0.0, 0.0) == [m.Done(0, 0.0)]
 
 
 def test_one_that_was_given_up_drops_what_others_have_now_and_comes_back_as_somebody_new(welcomed: Inbox) -> None:
@@ -126,3 +126,37 @@ def test_what_an_earlier_broker_had_sent_is_kept_by_one_that_was_given_up(welcom
     deliver(welcomed, 1)
     welcomed.receive(m.Refused("expired", "too long"), [])
     assert [arrival.broker for arrival in iter(welcomed.take, None) if arrival] == [BROKER]
+
+
+def blocks(inbox: Inbox, nbytes: int, *numbers: int) -> None:
+    for number in numbers:
+        inbox.receive(m.Deliver(number, 1, 0, "w", False, []), [bytes(nbytes)])
+        inbox.handed_out(take(inbox))
+
+
+def test_blocks_that_come_fast_share_a_receipt(welcomed: Inbox) -> None:
+    blocks(welcomed, 100, 1)
+    assert welcomed.receipt_due(10.0)
+    assert welcomed.receipt(0.0, 10.0) == [m.Done(1, 0.0)]
+    assert not welcomed.owes
+    blocks(welcomed, RECEIPT_BYTES // 2, 2)
+    assert welcomed.owes
+    assert not welcomed.receipt_due(10.0)
+    blocks(welcomed, RECEIPT_BYTES // 2, 3)
+    assert welcomed.receipt_due(10.0)
+    assert welcomed.receipt(0.0, 10.0) == [m.Done(3, 0.0)]
+    assert not welcomed.receipt_due(20.0)
+
+
+def test_blocks_that_come_seldom_have_one_each(welcomed: Inbox) -> None:
+    for number in (1, 2, 3):
+        blocks(welcomed, 100, number)
+        assert welcomed.receipt_due(float(number))
+        assert welcomed.receipt(0.0, float(number)) == [m.Done(number, 0.0)]
+
+
+def test_a_hello_is_a_receipt(welcomed: Inbox) -> None:
+    blocks(welcomed, 100, 1)
+    assert welcomed.hello().done == 1
+    welcomed.receive(m.ConsumerWelcome(BROKER), [])
+    assert not welcomed.owes

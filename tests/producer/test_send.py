@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -166,3 +169,47 @@ def test_the_name_of_this_machine_can_be_set(monkeypatch: pytest.MonkeyPatch, br
         list(consumer)
     assert caught.value.host == "data-7"
     assert caught.value.worker.startswith("data-7/")
+
+
+SLOW = 30  # datapoints, each made when the one before was received and a while has passed
+
+
+def test_a_datapoint_that_comes_alone_waits_neither_for_the_next_one_nor_for_a_heartbeat(broker: LocalBroker) -> None:
+    wanted: queue.Queue[int] = queue.Queue()
+
+    def slowly() -> Iterator[list[int]]:
+        for number in range(SLOW):
+            yield [wanted.get(timeout=30) + number]
+            time.sleep(0.1)  # longer than the sender has anything else to do; what is tested is no duration
+
+    with broker.consumer() as consumer:
+        sender = threading.Thread(target=broker.send, args=(slowly(),), daemon=True)
+        sender.start()
+        started = time.monotonic()
+        for number in range(SLOW):
+            wanted.put(0)
+            assert next(consumer) == [number]
+        assert time.monotonic() - started < 0.6 * SLOW, "they waited for the heartbeat, which comes once a second"
+        sender.join(30)
+
+
+def test_large_datapoints_share_larger_blocks_where_the_broker_has_room(broker: LocalBroker) -> None:
+    datapoint = [np.zeros(150_000, np.uint8)]
+    assert largest_block(broker, [datapoint] * 100) == (1 << 20) // 150_064  # the budget of 2 MiB has room for few
+    with LocalBroker() as roomy:
+        assert largest_block(roomy, [datapoint] * 100) == (4 << 20) // 150_064
+
+
+def largest_block(broker: LocalBroker, datapoints: list[Any]) -> int:
+    """Send datapoints; return how many share the memory of one block, at most."""
+    with broker.consumer() as consumer:
+        sender = threading.Thread(target=broker.send, args=(datapoints,), daemon=True)
+        sender.start()
+        blocks: list[list[Any]] = []
+        for (array,) in consumer:
+            if blocks and np.shares_memory(np.asarray(array.base), np.asarray(blocks[-1][-1].base)):
+                blocks[-1].append(array)
+            else:
+                blocks.append([array])
+        sender.join(30)
+    return max(map(len, blocks))

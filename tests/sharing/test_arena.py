@@ -34,7 +34,7 @@ def both() -> Iterator[tuple[Arena, ArenaView]]:
 def placed(both: tuple[Arena, ArenaView], frames: list[bytes]) -> tuple[int, list[memoryview]]:
     place = both[0].place([[frame] for frame in frames])
     assert place is not None
-    return place[0], both[1].frames(*place)
+    return place.address, both[1].frames(place.address, place.lengths)
 
 
 def test_what_a_broker_places_a_consumer_sees(both: tuple[Arena, ArenaView]) -> None:
@@ -45,7 +45,8 @@ def test_what_a_broker_places_a_consumer_sees(both: tuple[Arena, ArenaView]) -> 
 def test_pieces_of_a_frame_lie_side_by_side(both: tuple[Arena, ArenaView]) -> None:
     place = both[0].place([[b"ab", b"cde"], [b"f"]])
     assert place is not None
-    assert [bytes(frame) for frame in both[1].frames(*place)] == [b"abcde", b"f"]
+    assert [bytes(frame) for frame in both[1].frames(place.address, place.lengths)] == [b"abcde", b"f"]
+    assert [bytes(piece) for piece in place.pieces] == [b"ab", b"cde", b"f"]
 
 
 def test_a_block_is_decoded_where_it_lies_and_cannot_be_written_to(both: tuple[Arena, ArenaView]) -> None:
@@ -81,11 +82,36 @@ def test_arrays_outlive_the_arena_and_its_view() -> None:
     view = ArenaView(str(one.path), one.size, one.nonce)
     place = one.place([[b"kept" * 1000]])
     assert place is not None
-    array = np.frombuffer(view.frames(*place)[0], np.uint8)
+    array = np.frombuffer(view.frames(place.address, place.lengths)[0], np.uint8)
     one.close()
     del view
     gc.collect()
     assert bytes(array[-4:]) == b"kept"
+    assert bytes(place.pieces[0][-4:]) == b"kept"  # which may still have to go to another consumer
+
+
+def test_a_place_is_not_used_again_while_the_broker_may_have_to_deliver_what_is_in_it(
+    both: tuple[Arena, ArenaView],
+) -> None:
+    one, _ = both
+    first = one.place([[b"first"]])
+    assert first is not None
+    one.give_back(first.address)
+    second = one.place([[b"second"]])
+    assert second is not None
+    assert second.address != first.address
+    assert bytes(first.pieces[0]) == b"first"
+    address = first.address
+    del first
+    third = one.place([[b"third"]])
+    assert third is not None
+    assert third.address == address
+
+
+def test_what_the_broker_keeps_cannot_be_written_to(both: tuple[Arena, ArenaView]) -> None:
+    place = both[0].place([[b"kept"]])
+    assert place is not None
+    assert place.pieces[0].readonly
 
 
 def test_a_fork_makes_copies_that_the_broker_cannot_write_over(both: tuple[Arena, ArenaView]) -> None:
@@ -109,7 +135,7 @@ def test_an_arena_that_is_full_says_so_by_none_and_has_room_again(both: tuple[Ar
     one = both[0]
     places = []
     while (place := one.place([[bytes(3 << 20)]])) is not None:
-        places.append(place[0])
+        places.append(place.address)
     assert len(places) == (SIZE - HEAD) // (3 << 20)
     one.give_back(places[1])
     assert one.place([[bytes(3 << 20)]]) is not None
