@@ -12,7 +12,7 @@ from typing import ClassVar
 from dfserve.wire.messages import Message
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class EpochsHello(Message):
     """A rank says who it is, what it wants, and what it holds of the broker's deliveries; also its repetition."""
 
@@ -37,7 +37,7 @@ class EpochsHello(Message):
     holding: list[int]  # (epoch, split, claimant) of what it has claimed without being told that this is durable
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Claim(Message):
     """A rank claims its deliveries up to a number, and says which epoch it is in; also its heartbeat."""
 
@@ -49,7 +49,7 @@ class Claim(Message):
     handed: int = 0  # deliveries that were handed out whole
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Farewell(Message):
     """A rank leaves; ``state`` is its position (JSON), so that ``resume="broker"`` goes on exactly there.
 
@@ -61,7 +61,7 @@ class Farewell(Message):
     state: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Source(Message):
     """A worker says what its pipeline is a function of, or why it cannot serve epochs (``refusal``)."""
 
@@ -77,7 +77,7 @@ class Source(Message):
     refusal: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Made(Message):
     """A split's block. ``counts``: outputs of each item, empty if each gave one. ``quarantined``: JSON."""
 
@@ -93,7 +93,7 @@ class Made(Message):
     pieces: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class MadeNothing(Message):
     """A split that gave no output: all its items were filtered or quarantined."""
 
@@ -105,7 +105,7 @@ class MadeNothing(Message):
     quarantined: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class NotMade(Message):
     """A split whose block the worker does not have: an item raised, or the block exceeds the lease's bytes."""
 
@@ -121,7 +121,7 @@ class NotMade(Message):
     traceback: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class LeaseBeat(Message):
     """A worker's heartbeat while it makes splits: those it holds, and how many items it has begun in all."""
 
@@ -130,7 +130,7 @@ class LeaseBeat(Message):
     items: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Dropped(Message):
     """A worker has dropped leases, as it was asked to."""
 
@@ -141,14 +141,14 @@ class Dropped(Message):
 # ---------------------------------------------------------------- from the broker
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Describe(Message):
     """The broker wants a pipeline in epochs: build it, and answer with its Source."""
 
     CODE: ClassVar[int] = 48
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Lease(Message):
     """A split to make. It says all that is needed, so a worker remembers nothing between leases."""
 
@@ -167,7 +167,7 @@ class Lease(Message):
     taken: list[int]  # as in Taken, which it saves
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Taken(Message):
     """The broker has, or does not want, what a worker made of these leases; it may forget them."""
 
@@ -175,7 +175,7 @@ class Taken(Message):
     leases: list[int]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Revoke(Message):
     """The broker asks a worker to drop leases whose block it has not sent."""
 
@@ -183,7 +183,7 @@ class Revoke(Message):
     leases: list[int]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Forming(Message):
     """The broker knows the rank and waits: for other ranks, or for a worker that describes its source."""
 
@@ -192,7 +192,7 @@ class Forming(Message):
     waiting_for: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Opened(Message):
     """The generation is open: its plan, its source, and where it begins (JSON, see dfserve.epochs.state)."""
 
@@ -211,7 +211,7 @@ class Opened(Message):
     kept: list[int]  # (epoch, split, claimant) of what the rank holds and had claimed before the broker died
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Portion(Message):
     """A block, of which some outputs are the rank's. Its first ``skip`` outputs were handed out before."""
 
@@ -232,7 +232,7 @@ class Portion(Message):
     pieces: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Mishap(Message):
     """An item raised; the split is made again when the rank has claimed this."""
 
@@ -249,7 +249,7 @@ class Mishap(Message):
     worker: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Quarantined(Message):
     """An item was given up (on_error="skip", or it killed its worker three times). News, not a delivery."""
 
@@ -264,7 +264,7 @@ class Quarantined(Message):
     worker: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Confirm(Message):
     """Claims up to a delivery are durable; and how far the rank's epoch is."""
 
@@ -277,7 +277,7 @@ class Confirm(Message):
     report: str  # JSON when the epoch is complete, else empty
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Parted(Message):
     """What a rank said when it left is durable, or changes nothing: it may forget the session."""
 
