@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dfserve.sharing import arena
-from dfserve.sharing.arena import Arena
+from dfserve.sharing.arena import Arena, Placed, place_in
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.pieces import grouped
@@ -29,6 +29,7 @@ class Arenas:
     def __init__(self) -> None:
         self._arenas: dict[bytes, Arena] = {}
         self._mapped: set[bytes] = set()
+        self._spread: dict[tuple[bytes, int], Placed | None] = {}  # by connection and the identity of the frames
         self._machine = arena.machine()
         self._said = False  # why there is none
         arena.reap()
@@ -65,11 +66,12 @@ class Arenas:
         The block is kept there only, should it have to go to another consumer: ``frames``, if they are a list, become
         views of it. The memory that they were can take in the next block while the processor's caches know it.
         """
-        if connection not in self._mapped or not isinstance(message, (m.Deliver, e.Portion)):
+        if not isinstance(message, (m.Deliver, e.Portion)) or not self._shares(connection, frames):
             return None
-        if sum(map(len, frames)) < SMALLEST:
-            return None
-        found = self._arenas[connection].place(grouped(frames, message.pieces))
+        if (connection, id(frames)) in self._spread:
+            found = self._spread.pop((connection, id(frames)))
+        else:
+            found = self._arenas[connection].place(grouped(frames, message.pieces))
         if found is None:
             return None
         if message.pieces:  # they lie in one piece there
@@ -77,6 +79,31 @@ class Arenas:
         if isinstance(frames, list):  # as those of a received message are
             frames[:] = found.pieces
         return [*m.encode(message, in_arena=True), pack_place(found.address, found.lengths)]
+
+    def spread(self, outgoing: Sequence[tuple[bytes, m.Message, Sequence[Any]]]) -> None:
+        """Put each block that goes to several consumers into all their arenas at once; `place` finds it there.
+
+        Args:
+            outgoing: connections, messages and blocks, all of which are to be placed before the next call.
+        """
+        self._spread.clear()
+        if len(self._mapped) < 2:
+            return
+        blocks: dict[int, list[tuple[bytes, m.Message, Sequence[Any]]]] = {}
+        for connection, message, frames in outgoing:
+            if frames and self._shares(connection, frames):
+                blocks.setdefault(id(frames), []).append((connection, message, frames))
+        for number, some in blocks.items():
+            connections = list(dict.fromkeys(connection for connection, _, _ in some))
+            if len(connections) > 1 and isinstance(message := some[0][1], (m.Deliver, e.Portion)):
+                arenas = [self._arenas[connection] for connection in connections]
+                for connection, found in zip(
+                    connections, place_in(arenas, grouped(some[0][2], message.pieces)), strict=True
+                ):
+                    self._spread[connection, number] = found
+
+    def _shares(self, connection: bytes, frames: Sequence[Any]) -> bool:
+        return connection in self._mapped and sum(map(len, frames)) >= SMALLEST
 
     def shares_with(self, connection: bytes) -> bool:
         """Whether a consumer has mapped an arena."""

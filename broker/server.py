@@ -183,7 +183,9 @@ class Broker:
         return frames[:2]
 
     def _send_all(self) -> None:
-        for connection, message, frames in self.core.drain():
+        outgoing = self.core.drain()
+        self._arenas.spread(outgoing)
+        for connection, message, frames in outgoing:
             shared = self._arenas.place(connection, message, frames) if frames else None
             if not self._send([connection, *(shared or (*m.encode(message), *frames))]):
                 self._arenas.drop(connection)

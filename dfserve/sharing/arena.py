@@ -36,6 +36,7 @@ PREFIX = "dfserve-"
 NONCE_BYTES = 16
 HEAD = GRAIN  # bytes before the first block, of which the first are the nonce
 GROWTH = 8 << 20  # bytes reserved at a time: reserving takes a page fault for each page
+PART = 256 << 10  # bytes that are copied to one place and then to the next: they stay in the second-level cache
 LEAST = 8 << 20  # bytes; a smaller arena holds too few blocks to be worth it
 
 
@@ -101,32 +102,23 @@ class Arena:
 
         The place is free again when the consumer has given it back, and nothing here refers to the returned pieces.
         """
-        lengths = [sum(map(len, pieces)) for pieces in frames]
-        total = sum(map(aligned, lengths))
+        return place_in([self], frames)[0]
+
+    def take(self, nbytes: int) -> tuple[int, memoryview] | None:
+        """Return the address and the memory of a place for so many bytes, to be filled; None: there is no room."""
         self._sweep()
-        extent = self._extents.take(total)
+        extent = self._extents.take(nbytes)
         if extent is None:
             return None
-        if not self._reserve(extent + total):
+        if not self._reserve(extent + nbytes):
             self._extents.give_back(extent)
             return None
         address = HEAD + extent
-        lease = self._memory[address : address + total]
-        memory = lease.data
-        copies: list[memoryview] = []
-        start = 0
-        for pieces, length in zip(frames, lengths, strict=True):
-            place = start
-            for piece in pieces:
-                copy = memory[place : place + len(piece)]
-                copy[:] = memoryview(piece).cast("B")
-                copies.append(copy.toreadonly())
-                place += len(piece)
-            start += aligned(length)
+        lease = self._memory[address : address + nbytes]
         self._lent.add(address)
         let_go = self._let_go
         self._held[address] = weakref.ref(lease, lambda _: let_go.append(address))
-        return Placed(address, lengths, copies)
+        return address, lease.data  # only a memoryview of the lease itself keeps it alive
 
     def _reserve(self, end: int) -> bool:
         if end <= self._reserved:
@@ -175,6 +167,39 @@ class Arena:
         self._memory = np.empty(0, np.uint8)
         del self._map
         os.close(self._file)
+
+
+def place_in(arenas: Sequence[Arena], frames: Sequence[Sequence[Any]]) -> list[Placed | None]:
+    """Copy a block's frames, as `Arena.place` does, into several arenas at once.
+
+    Part by part into all of them: the second copy of a part reads it from the processor's caches.
+    """
+    lengths = [sum(map(len, pieces)) for pieces in frames]
+    rooms = [arena.take(sum(map(aligned, lengths))) for arena in arenas]
+    memories = [room[1] for room in rooms if room is not None]
+    places: list[slice] = []
+    start = 0
+    for pieces, length in zip(frames, lengths, strict=True):
+        end = start
+        for piece in pieces:
+            places.append(slice(end, end + len(piece)))
+            _copy(memoryview(piece).cast("B"), [memory[places[-1]] for memory in memories])
+            end += len(piece)
+        start += aligned(length)
+    return [
+        None if room is None else Placed(room[0], lengths, [room[1][place].toreadonly() for place in places])
+        for room in rooms
+    ]
+
+
+def _copy(piece: memoryview, copies: Sequence[memoryview]) -> None:
+    if len(copies) == 1:
+        copies[0][:] = piece
+        return
+    for start in range(0, len(piece), PART):
+        part = piece[start : start + PART]
+        for copy in copies:
+            copy[start : start + PART] = part
 
 
 class ArenaView:

@@ -158,3 +158,16 @@ def test_what_was_placed_is_kept_there_only_should_another_consumer_have_to_get_
     assert again is not None
     assert [bytes(frame) for frame in other.frames(*unpack_place(again[2]))] == before
     assert view is not other
+
+
+def test_a_block_for_several_consumers_is_copied_to_all_of_them_at_once(arenas: Arenas) -> None:
+    message, frames = delivery(300_000)
+    one, other = mapped(arenas), mapped(arenas, OTHER)
+    expected = [bytes(frame) for frame in frames]  # type: ignore[call-overload]  # frames are buffers
+    outgoing = [(ONE, message, frames), (OTHER, message, frames)]
+    arenas.spread(outgoing)
+    frames[:] = [bytes(len(frame)) for frame in expected]  # what is sent now was copied before
+    for view, (connection, _, _) in zip((one, other), outgoing, strict=True):
+        sent = arenas.place(connection, message, frames)
+        assert sent is not None
+        assert [bytes(frame) for frame in view.frames(*unpack_place(sent[2]))] == expected
