@@ -16,6 +16,7 @@ from benchmarks.group import Chosen, Group
 from benchmarks.guarantee.measure import GROUP as GUARANTEE
 from benchmarks.images.measure import GROUP as IMAGES
 from benchmarks.latency.measure import GROUP as LATENCY
+from benchmarks.links.measure import GROUP as LINKS
 from benchmarks.lmdb.measure import GROUP as LMDB
 from benchmarks.network.measure import GROUP as NETWORK
 from benchmarks.plot import plot
@@ -29,6 +30,7 @@ OUT = Path(__file__).resolve().parent / "out"
 GROUPS = {
     "transport": TRANSPORT, "scaling": SCALING, "latency": LATENCY, "soak": SOAK,
     "images": IMAGES, "lmdb": LMDB, "network": NETWORK, "guarantee": GUARANTEE,
+    "links": LINKS,
 }  # fmt: skip
 CASES = list(dict.fromkeys(case for group in GROUPS.values() for case in group.cases))
 SIDES = list(dict.fromkeys(side for group in GROUPS.values() for side in group.sides))
@@ -54,7 +56,7 @@ def main(groups: tuple[str, ...], out: Path, rivals: Path, install: bool, **opti
     transport: datapoints from process to process. scaling: with more producers, consumers and groups. latency: from
     produced to received, and how long starting takes. soak: memory over minutes. images: files read and augmented by
     two processes. lmdb: saving and loading. network: images fetched from a server with latency. guarantee: epochs
-    beside the stream.
+    beside the stream. links: over a link of 1 Gbit/s and of 100 Mbit/s, with compression and without.
     """
     environments = Environments(rivals, install, say)
     runs = {name: choose(GROUPS[name], options, environments) for name in groups or GROUPS}
@@ -94,6 +96,8 @@ def choose(group: Group, options: dict[str, Any], environments: Environments) ->
         for there, asked in ((group.cases, options["cases"]), (group.sides, options["sides"]))
     )
     missing, pythons = {}, {}
+    if cases and sides and (why := group.impossible()):
+        missing = dict.fromkeys(sides, why)
     for side in sides if cases else ():
         try:
             if side in group.rivals:

@@ -55,6 +55,7 @@ class Group:
         figure: of a round, what the plot shows.
         unit: of the plot's figure.
         draw: draws one case in a panel of the plot; None: bars of the figure.
+        impossible: returns why this machine cannot run the group, whose sides are then skipped; empty: it can.
     """
 
     cases: tuple[str, ...]
@@ -66,3 +67,4 @@ class Group:
     figure: Callable[[Figures], float] = rate
     unit: str = "items/s"
     draw: Callable[[Any, dict[str, list[Figures]]], None] | None = None
+    impossible: Callable[[], str] = str

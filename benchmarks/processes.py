@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -38,9 +38,15 @@ def logs() -> Iterator[IO[str]]:
 
 
 @contextmanager
-def started(module: str, *args: Any, log: IO[str], python: str | Path = sys.executable, **pipes: Any) -> Iterator[Any]:
-    """Run ``python -m module args`` as long as the ``with`` block lasts; what it started ends with it."""
-    command = [str(python), "-m", module, *map(str, args)]
+def started(
+    module: str, *args: Any, log: IO[str], python: str | Path | Sequence[str] = sys.executable, **pipes: Any
+) -> Iterator[Any]:
+    """Run ``python -m module args`` as long as the ``with`` block lasts; what it started ends with it.
+
+    ``python`` may be a command that ends with an interpreter.
+    """
+    words = [str(python)] if isinstance(python, str | Path) else python
+    command = [*words, "-m", module, *map(str, args)]
     # A session of its own: the rivals' workers outlive a parent that is killed.
     options = {"text": True, "stderr": log, "stdout": log, "start_new_session": True, **pipes}
     with subprocess.Popen(command, **options) as process:

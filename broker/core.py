@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
 from dfserve.broker.epochs_job import EpochsJob
@@ -23,9 +24,9 @@ from dfserve.broker.tally import Tally
 from dfserve.errors import ConfigError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import inspect_block
+from dfserve.wire.codecs import Codec
+from dfserve.wire.compression import Compressed
 from dfserve.wire.limits import Limits
-from dfserve.wire.pieces import measure
 
 log = logging.getLogger("dfserve.broker")
 
@@ -101,10 +102,16 @@ class Core:
         wall: returns the wall clock, seconds since the epoch, for the metrics' "last seen".
         store: makes a numbered record of the epochs durable, some time later; None: there is no disk.
         arena: called with a consumer's connection and what it says of shared memory, returns the answer.
+        codecs: by name, what it can decompress.
     """
 
     def __init__(
-        self, config: BrokerConfig, wall: Callable[[], float], store: Store | None = None, arena: Arena | None = None
+        self,
+        config: BrokerConfig,
+        wall: Callable[[], float],
+        store: Store | None = None,
+        arena: Arena | None = None,
+        codecs: Mapping[str, Codec] | None = None,
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -119,6 +126,7 @@ class Core:
         self.now = 0.0
         self._wall = wall
         self._arena = arena
+        self._codecs = codecs or {}
         self._last_time: float | None = None
         self._next_beat = 0.0
         self._out: list[Outgoing] = []
@@ -236,7 +244,10 @@ class Core:
             raise WireError("limits", f"a message of {len(frames)} frames exceeds {self.limits.max_frames}")
         if len(frames[0]) > m.HEADER_BYTES or len(frames[1]) > m.MAX_CONTROL_BODY:
             raise WireError("limits", "control frames are too large")
-        message = m.decode(bytes(frames[0]), bytes(frames[1]), len(frames) - 2)
+        header, block = bytes(frames[0]), frames[2:]
+        if m.is_compressed(header):
+            header, block = m.without_compression(header), Compressed(block, self._codecs)
+        message = m.decode(header, bytes(frames[1]), len(block))
         if isinstance(message, (m.ProducerHello, m.ConsumerHello, e.EpochsHello)):
             self._hello(connection, message)
         elif isinstance(message, m.Obituary):
@@ -247,7 +258,7 @@ class Core:
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise WireError("kind", f"a client may not send {type(message).__name__}")
-            handler(peer, message, frames[2:])
+            handler(peer, message, block)
             self._after(connection, peer)
 
     def _from_nobody(self, connection: bytes, message: m.Message) -> None:
@@ -288,11 +299,9 @@ class Core:
         self._bind(connection, peer)
         peer.eager = hello.eager
         peer.stream = self._wants_stream(peer)
-        room = self.budget.total - BLOCK_OVERHEAD
-        self._reply(
-            connection,
-            m.ProducerWelcome(self.instance, worker.received, self.limits.max_frame, room, stream=peer.stream),
-        )
+        room, largest = self.budget.total - BLOCK_OVERHEAD, self.limits.max_frame
+        welcome = m.ProducerWelcome(self.instance, worker.received, largest, room, peer.stream, list(self._codecs))
+        self._reply(connection, welcome)
         if worker.live:
             self.epochs.worker_here(peer.pipeline, peer.session, worker.name, worker.host, self.now)
 
@@ -369,11 +378,12 @@ class Core:
         peer.job.intake.offer(_worker(peer), message.first, message.sizes)
 
     def _on_block(self, peer: Peer, message: m.Block, frames: Sequence[Any]) -> None:
-        worker = _worker(peer)
-        count = inspect_block(measure(frames, message.pieces, self.limits), self.limits)
-        if count != message.count:
-            raise WireError("body", f"a block of {count} datapoints was announced as {message.count}")
-        peer.job.block(worker, message, frames, sum(len(frame) for frame in frames))
+        worker, intake = _worker(peer), peer.job.intake
+        found = arrived(
+            frames, message.pieces, message.count, self.limits, lambda n: intake.judge(worker, message.seq, n) == "new"
+        )
+        if peer.job.block(worker, message, found.frames, found.nbytes):
+            self.tally.producer(worker.name).on_wire += found.on_wire
 
     def _on_fail(self, peer: Peer, message: m.Fail, _frames: Sequence[Any]) -> None:
         peer.job.fail(_worker(peer), message, self.now)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import Budget
 from dfserve.broker.epochs_job import EpochsJob
 from dfserve.broker.production import Send
@@ -13,9 +14,7 @@ from dfserve.broker.seats import Seat
 from dfserve.broker.tally import Tally
 from dfserve.errors import LedgerError, WireError
 from dfserve.wire import epoch_messages as e
-from dfserve.wire.blocks import inspect_block
 from dfserve.wire.limits import Limits
-from dfserve.wire.pieces import measure
 
 MAX_JOBS = 64  # groups in epochs mode; each keeps a share of the memory
 FORM = 1  # of the record on disk
@@ -138,11 +137,15 @@ class EpochsDesk:
         if isinstance(message, e.NotMade):
             job.production.not_made(session, message, now)
             return
-        if isinstance(message, e.Made):
-            count = inspect_block(measure(frames, message.pieces, self._limits), self._limits)
-            if count != message.outputs:
-                raise WireError("body", f"a block of {count} datapoints was announced as {message.outputs}")
-        job.production.made(session, message, frames, now)
+        production = job.production
+        if isinstance(message, e.MadeNothing):
+            production.made(session, message, frames, now)
+            return
+        found = arrived(
+            frames, message.pieces, message.outputs, self._limits, lambda n: production.expects(session, message, n)
+        )
+        if production.made(session, message, found.frames, now):
+            self._tally.producer(production.lessees.workers[session].name).on_wire += found.on_wire
 
     def _of(self, pipeline: str) -> Iterable[EpochsJob]:
         return [job for name, job in self.jobs.items() if name[0] == pipeline]

@@ -115,8 +115,8 @@ class Intake:
             worker.credit_due = True
         return 0
 
-    def take(self, worker: Worker, seq: int, nbytes: int) -> str:
-        """Judge a numbered message: "new" (its charge is now the block's), "duplicate" or "gap".
+    def judge(self, worker: Worker, seq: int, nbytes: int) -> str:
+        """Tell what a numbered message is: "new", "duplicate" or "gap". Changes nothing.
 
         A block beyond the worker's credit counts as a gap: a grant can cross the hello that made it void.
 
@@ -124,17 +124,22 @@ class Intake:
             WireError: its size is not what was offered.
         """
         if seq <= worker.received:
-            worker.credit_due = True
             return "duplicate"
         if worker.resync or seq != worker.received + 1 or seq > worker.granted:
-            worker.resync = True
             return "gap"
         if worker.grants[0] != charge_of(nbytes):
             raise WireError("credit", f"{worker.name} offered {worker.grants[0]} bytes and sent {charge_of(nbytes)}")
-        worker.grants.popleft()
-        worker.received = seq
-        worker.credit_due = True
         return "new"
+
+    def take(self, worker: Worker, seq: int, nbytes: int) -> str:
+        """Take a numbered message in, if it is new: its charge is now the block's. Returns and raises as `judge`."""
+        verdict = self.judge(worker, seq, nbytes)
+        if verdict == "new":
+            worker.grants.popleft()
+            worker.received = seq
+        worker.resync |= verdict == "gap"
+        worker.credit_due |= verdict != "gap"
+        return verdict
 
     def void_grants(self, worker: Worker) -> None:
         """Take back what a worker was granted and has not used, and forget what it asked for."""

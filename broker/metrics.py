@@ -37,6 +37,9 @@ METRICS: dict[str, Metric] = {
     "dfserve_datapoints_delivered_total": Metric(COUNTER, "Datapoints that consumers have handed out", ("group",)),
     "dfserve_datapoints_skipped_total": Metric(COUNTER, "Datapoints that a slow or deserted group missed", ("group",)),
     "dfserve_received_bytes_total": Metric(COUNTER, "Bytes of blocks received", ("producer",)),
+    "dfserve_received_wire_bytes_total": Metric(
+        COUNTER, "Bytes that blocks took on the network: fewer than theirs if they were compressed", ("producer",)
+    ),
     "dfserve_delivered_bytes_total": Metric(COUNTER, "Bytes of blocks that consumers have handed out", ("group",)),
     "dfserve_consumer_wait_seconds_total": Metric(COUNTER, "Seconds that trainers waited for data", ("group",)),
     "dfserve_producer_blocked_seconds_total": Metric(COUNTER, "Seconds that workers waited for credit", ("producer",)),

@@ -24,6 +24,7 @@ def samples(core: Core) -> dict[str, list[Sample]]:
     values: dict[str, list[Sample]] = {
         "dfserve_datapoints_received_total": [((n,), t.datapoints) for n, t in producers],
         "dfserve_received_bytes_total": [((n,), t.nbytes) for n, t in producers],
+        "dfserve_received_wire_bytes_total": [((n,), t.on_wire) for n, t in producers],
         "dfserve_producer_blocked_seconds_total": [((n,), t.blocked_seconds) for n, t in producers],
         "dfserve_producer_restarts": [((n,), t.restarts) for n, t in producers],
         "dfserve_producer_last_seen_timestamp_seconds": [((n,), t.last_seen) for n, t in producers],

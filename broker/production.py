@@ -227,6 +227,17 @@ class Production:
 
     # ------------------------------------------------------------------ what comes back
 
+    def expects(self, session: bytes, message: e.Made, nbytes: int) -> bool:
+        """Whether a worker holds the lease of which it sends a block, and may make one of so many bytes."""
+        worker = self.lessees.workers.get(session)
+        leased = None if worker is None else worker.leases.get(message.lease)
+        return (
+            leased is not None
+            and message.generation == self.generation
+            and (leased.epoch, leased.split) == (message.epoch, message.split)
+            and charge_of(nbytes) <= leased.charge
+        )
+
     def made(self, session: bytes, message: e.Made | e.MadeNothing, frames: Sequence[Any], now: float) -> bool:
         """Take a block in. False: nobody wants it any more, and nothing changed but the count of these."""
         nbytes = sum(len(frame) for frame in frames)

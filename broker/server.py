@@ -21,6 +21,7 @@ from dfserve.broker.ledger_file import LedgerFile
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
 from dfserve.wire import messages as m
+from dfserve.wire.codecs import installed
 from dfserve.wire.pieces import PIECE
 
 log = logging.getLogger("dfserve.broker")
@@ -70,7 +71,8 @@ class Broker:
         self._committer: Committer | None = None
         self._door: Door | None = None
         self._arenas = Arenas()
-        self.core = Core(self.config, time.time, None if ledger is None else self._store, self._arenas.hear)
+        store = None if ledger is None else self._store
+        self.core = Core(self.config, time.time, store, self._arenas.hear, installed())
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self.endpoints: list[str] = []
         self._until = until

@@ -84,13 +84,15 @@ class StreamJob:
                 group.seen.discard(worker.session)
         return worker
 
-    def block(self, worker: Worker, message: Block, frames: Sequence[Any], nbytes: int) -> None:
-        """Take a block in. ``nbytes`` is the size of its frames."""
-        if self._accept(worker, message.seq, nbytes):
-            producer = self.tally.producer(worker.name)
-            producer.datapoints += message.count
-            producer.nbytes += nbytes
-            self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes), message.pieces))
+    def block(self, worker: Worker, message: Block, frames: Sequence[Any], nbytes: int) -> bool:
+        """Take a block in, whose frames have ``nbytes`` bytes. False: it is here already, or comes too early."""
+        if not self._accept(worker, message.seq, nbytes):
+            return False
+        producer = self.tally.producer(worker.name)
+        producer.datapoints += message.count
+        producer.nbytes += nbytes
+        self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes), message.pieces))
+        return True
 
     def fail(self, worker: Worker, message: Fail, now: float) -> None:
         """Take in that a pipeline raised."""

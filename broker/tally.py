@@ -12,6 +12,7 @@ class ProducerTally:
 
     datapoints: int = 0
     nbytes: int = 0
+    on_wire: int = 0  # bytes that those of the blocks took on the network: fewer if they were compressed
     blocked_seconds: float = 0.0
     last_seen: float = 0.0  # wall clock, seconds since the epoch
     restarts: int = 0

@@ -90,12 +90,15 @@ class Connection:
         if self._handshakes is not None:
             self._handshakes.check()
 
-    def send(self, message: m.Message, frames: Sequence[Any] = ()) -> None:
-        """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again."""
+    def send(self, message: m.Message, frames: Sequence[Any] = (), *, compressed: bool = False) -> None:
+        """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again.
+
+        ``compressed``: the frames come from `dfserve.wire.compression`.
+        """
         greets = self._shares and isinstance(message, m.ConsumerHello | EpochsHello)
         if greets:
             self._arena = None  # of a connection that is over; blocks that are in use keep it
-        told = [*m.encode(message), *frames]
+        told = [*m.encode(message, compressed=compressed), *frames]
         if self._arena is not None and (freed := self._arena.take_freed()):
             told.append(pack_freed(freed))
         self._send(told)

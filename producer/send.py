@@ -18,6 +18,7 @@ from dfserve.keys import read_client_keys
 from dfserve.producer.bell import Bell
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Line, Turns
+from dfserve.wire.codecs import codec_of
 from dfserve.wire.messages import SESSION_BYTES, ProducerHello
 
 log = logging.getLogger("dfserve.producer")
@@ -34,6 +35,7 @@ def send_dataflow_zmq(
     pipeline: str = "default",
     queue_bytes: int = 1 << 30,
     keys: str | os.PathLike[str] | None = None,
+    compression: str | None = None,
 ) -> None:
     """Run a pipeline and send its datapoints to ``addr``.
 
@@ -58,17 +60,21 @@ def send_dataflow_zmq(
         queue_bytes: the hosted broker's budget, for ``bind=True``.
         keys: encrypt, and check who is there, on tcp: the client's file, or with ``bind=True`` the folder that
             ``dfserve keys FOLDER`` has made.
+        compression: ``"lz4"`` or ``"zstd"`` compresses blocks on their way to the broker, for slow links; needs the
+            package of that name at both ends (``dfserve[lz4]``, ``dfserve[zstd]``). None, the default, is best for
+            10 Gbit/s and more, and for what does not compress. Not with ``bind=True``, where the broker is here.
 
     Raises:
         EncodeError, BlockTooLarge: a datapoint cannot travel; names the component or the limit.
         KeysError: the keys cannot be used, or the broker refused them.
         EndpointError: ``addr`` is no address, or (``bind=True``) is taken.
-        ConfigError, WireError: the broker refused us.
+        ConfigError, WireError: the broker refused us; a codec is missing, here or there.
         Exception: whatever the pipeline raises, after its consumers were told.
     """
     if passes is not None and passes < 1:
         raise ConfigError(f"passes is {passes}; give a number of passes from 1, or None to repeat for ever")
     flow = as_dataflow(df)
+    _check_compression(compression, format, bind)
     if format is not None and keys is not None:
         raise ConfigError(f"format={format!r} is another program's, which has no keys")
     if format is not None:
@@ -82,11 +88,25 @@ def send_dataflow_zmq(
             addr = stack.enter_context(hosted).address
         own = None if keys is None or bind else read_client_keys(Path(keys))
         bell = Bell()
-        sender = stack.enter_context(Sender(addr, introduce(str(os.getpid()), pipeline, passes), hwm, bell, own))
+        identity = introduce(str(os.getpid()), pipeline, passes)
+        sender = stack.enter_context(Sender(addr, identity, hwm, bell, own, compression))
         line = Line(lambda: flow, sender, passes, bell)
         Turns([line], bell, grace=0.0).run()
         sender.drain(consumed=bind)
         log.info("sent %d datapoints in %d passes", line.datapoints, line.counter.passes)
+
+
+def _check_compression(compression: str | None, format: str | None, bind: bool) -> None:
+    """See that the codec is here, before anything else is."""
+    if compression is None:
+        return
+    codec_of(compression)
+    if format is not None:
+        raise ConfigError(f"format={format!r} is another program's, which has no compression")
+    if bind:
+        raise ConfigError(
+            "compression is for the way to a broker on another machine, and bind=True hosts it here; leave it out"
+        )
 
 
 def host_name() -> str:

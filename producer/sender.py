@@ -19,6 +19,8 @@ from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
 from dfserve.window import Window
 from dfserve.wire.blocks import BlockBuilder
+from dfserve.wire.codecs import codec_of
+from dfserve.wire.compression import compress
 from dfserve.wire.epoch_messages import Source
 from dfserve.wire.messages import Bye, Fail, Message, ProducerHello, ProducerWelcome, Refused, Wanted
 
@@ -55,6 +57,11 @@ class Sender:
         hwm: datapoints that may be in flight, see `Window`.
         bell: is rung for what the broker wants; those that are used by the same thread share one.
         keys: what it presents over tcp.
+        compression: the name of a codec (`dfserve.wire.codecs`) for blocks on their way to the broker; None: none.
+            It takes this object's own thread, which compresses while the pipeline goes on.
+
+    Raises:
+        ConfigError: the codec's package is missing.
 
     Attributes:
         patient: let `send` wait for room; else it raises `Interrupted` where there is none.
@@ -69,8 +76,10 @@ class Sender:
         hwm: int,
         bell: Bell | None = None,
         keys: ClientKeys | None = None,
+        compression: str | None = None,
     ) -> None:
         self.address = address
+        self._codec = None if compression is None else codec_of(compression)
         self._keys = keys
         self.patient = True
         self.takes_turns = False
@@ -346,7 +355,7 @@ class Sender:
                 outgoing = self._take_outgoing()
                 stopping = self._stopping
             for message, frames in outgoing:
-                connection.send(message, frames)
+                self._transmit(connection, message, frames)
             if stopping:
                 connection.send(Bye(0, 0))
                 return
@@ -357,6 +366,11 @@ class Sender:
                     beats = self._beats()
                 for message in beats:
                     connection.send(message)
+
+    def _transmit(self, connection: Connection, message: Message, frames: Sequence[Any]) -> None:
+        """Send, compressed if that was asked for and makes it smaller. No lock is held: the pipeline goes on."""
+        small = None if self._codec is None or not frames else compress(frames, self._codec)
+        connection.send(message, frames if small is None else small, compressed=small is not None)
 
     def _take_outgoing(self) -> list[tuple[Message, Sequence[Any]]]:
         if self._interrupted:
@@ -393,6 +407,7 @@ class Sender:
             try:
                 if isinstance(message, Refused):
                     raise _refusal(message, self.address)
+                self._check_codec(message)
                 answers = [*self._outbox.receive(message), *self._take_in(message)]
             except DfserveError as error:
                 self._error = error
@@ -400,6 +415,16 @@ class Sender:
             self._changed.notify_all()
         for answer in answers:
             connection.send(answer)
+
+    def _check_codec(self, message: Message) -> None:
+        """See that the broker can decompress what it would be sent, before anything is."""
+        if self._codec is None or not isinstance(message, ProducerWelcome) or self._codec.name in message.codecs:
+            return
+        name = self._codec.name
+        raise ConfigError(
+            f"the broker at {self.address} cannot decompress {name}: pip install 'dfserve[{name}]' on its machine and "
+            "start it again, or send without compression"
+        )
 
     def _take_in(self, message: Message) -> list[Message]:
         """Take in what the broker wants; the bell is rung if that is new."""

@@ -50,6 +50,7 @@ class Plan:
         passes: passes of each worker; None repeats for ever, and restarts workers that die.
         grace: seconds for workers to hand over what they hold when told to stop.
         keys: what workers present to the broker.
+        compression: the codec for blocks on their way there; None: none.
     """
 
     df: DataFlow | Mapping[str, Build]
@@ -60,6 +61,7 @@ class Plan:
     hwm: int = 50
     grace: float = 10.0
     keys: ClientKeys | None = None
+    compression: str | None = None
 
     @property
     def pipelines(self) -> dict[str, Build]:
@@ -131,7 +133,9 @@ class Supervisor:
         slot.started, slot.restart_at = time.monotonic(), None
         self.board.note(slot.number, 0, 0)
         pipelines = list(zip(slot.identities, builds.values(), strict=True))
-        task = Task(pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace, plan.keys)
+        task = Task(
+            pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace, plan.keys, plan.compression
+        )
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the worker listens: it must not be lost

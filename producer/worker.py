@@ -42,6 +42,7 @@ class Task:
         slot: its number among the workers of this daemon.
         grace: seconds to hand over what it holds once it was told to stop.
         keys: what it presents to the broker.
+        compression: the codec for blocks on their way there; None: none.
     """
 
     pipelines: Sequence[tuple[ProducerHello, Build]]
@@ -51,6 +52,7 @@ class Task:
     hwm: int
     grace: float
     keys: ClientKeys | None = None
+    compression: str | None = None
 
     @property
     def name(self) -> str:
@@ -68,7 +70,8 @@ def work(task: Task, board: Board, parent: int) -> int:
     with ExitStack() as stack:
         lines = []
         for identity, build in task.pipelines:
-            sender = Sender(task.address, replace(identity, pid=os.getpid()), task.hwm, bell, task.keys)
+            own = replace(identity, pid=os.getpid())
+            sender = Sender(task.address, own, task.hwm, bell, task.keys, task.compression)
             lines.append(Line(build, stack.enter_context(sender), task.passes, bell))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)

@@ -17,7 +17,8 @@ ROLES = ("producer", "broker", "consumer")
 TOP = ("dfserve", "dfserve.cli", "dfserve.testing")
 # A trainer's environment is delicate: `import dfserve` must bring none of these in. They belong to extras, or to users.
 HEAVY = (
-    "cv2", "google_crc32c", "h5py", "lmdb", "prometheus_client", "skimage", "tensorflow", "torch", "tqdm", "urllib3",
+    "cv2", "google_crc32c", "h5py", "lmdb", "lz4", "prometheus_client", "skimage", "tensorflow", "torch", "tqdm",
+    "urllib3", "zstandard",
 )  # fmt: skip
 LONGEST = 500  # lines; more than that is more than one idea
 

@@ -239,7 +239,7 @@ def _of_link(m: Measured, rate: float) -> Verdict:
         "link",
         f"{human_bits(rate * m.nbytes * 8)} of data do not fit",
         "a faster link; smaller datapoints (crop and resize in the pipeline, uint8 in place of float32, encoded"
-        " images); or workers on the training machine, which use no link",
+        " images); --compression, if the data compress; or workers on the training machine, which use no link",
     )
 
 

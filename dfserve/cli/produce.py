@@ -92,6 +92,13 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     help="This client's key file, made by `dfserve keys` on the broker's machine; "
     "for brokers that ask for one. [env: DFSERVE_KEYS]",
 )
+@click.option(
+    "--compression",
+    type=click.Choice(["lz4", "zstd"]),
+    envvar="DFSERVE_COMPRESSION",
+    help="Compress what is sent, for slow links; needs dfserve[lz4] or dfserve[zstd] here and at the broker. "
+    "[env: DFSERVE_COMPRESSION]",
+)
 def produce(
     factories: tuple[str, ...],
     address: str,
@@ -102,6 +109,7 @@ def produce(
     metrics_port: int | None,
     grace: float,
     keys: Path | None,
+    compression: str | None,
 ) -> None:
     """Run a pipeline, or several, on this machine and send its datapoints to a broker.
 
@@ -123,17 +131,21 @@ def produce(
     from dfserve.producer.factory import load_factory, parse_args_of, parse_pipelines
     from dfserve.producer.metrics import serve_producer_metrics
     from dfserve.producer.supervisor import Plan, Supervisor
+    from dfserve.wire.codecs import codec_of
 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is held yet; as pid 1 it would be ignored
     endpoints.parse(address)
     own = None if keys is None else read_client_keys(keys)
+    if compression is not None:
+        codec_of(compression)
     named = parse_pipelines(factories, DEFAULT)
     kwargs = parse_args_of(named, arguments)
     builds = {name: cache(partial(_build, load_factory(named[name]), kwargs[name], workers)) for name in named}
     if len(builds) == 1:
         (build_only,) = builds.values()
         build_only()  # before the workers are forked, who share it
-    supervisor = Supervisor(Plan(builds, address, workers, passes, hwm=hwm, grace=grace, keys=own), Board(workers))
+    plan = Plan(builds, address, workers, passes, hwm=hwm, grace=grace, keys=own, compression=compression)
+    supervisor = Supervisor(plan, Board(workers))
     if metrics_port is None:
         sys.exit(supervisor.run())
     with serve_producer_metrics(supervisor, metrics_port) as server:

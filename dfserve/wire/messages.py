@@ -20,6 +20,7 @@ VERSION = 1  # changes when a peer of the old version could misread a message
 HEADER_BYTES = len(MAGIC) + 2
 SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
 IN_ARENA = 0x80  # in the kind's byte: the block lies in shared memory
+COMPRESSED = 0x40  # in the kind's byte: the block is compressed
 MAX_CONTROL_BODY = 1 << 20  # bytes; the largest is a failure: two long texts of up to four bytes a character
 MAX_TEXT = 64 << 10  # characters of a text field
 MAX_NAME = 256  # characters of a field that names something: hosts, workers, pipelines, groups, classes of exceptions
@@ -199,6 +200,7 @@ class ProducerWelcome(Message):
     max_frame: int
     budget: int
     stream: bool = True  # the pipeline's stream is wanted; `Wanted` says when that changes
+    codecs: list[str] = field(default_factory=list)  # with which blocks may be compressed
 
 
 @dataclass(eq=False, repr=False)
@@ -337,17 +339,23 @@ def _header(code: int) -> bytes:
     return MAGIC + bytes([VERSION, code])
 
 
-def encode(message: Message, *, in_arena: bool = False) -> list[bytes]:
+def encode(message: Message, *, in_arena: bool = False, compressed: bool = False) -> list[bytes]:
     """Return the two control frames of a message; the frames of a block, if it carries one, follow them.
 
     ``in_arena``: in their place comes one that says where in shared memory they lie (`dfserve.wire.placement`).
+    ``compressed``: they are, and another comes before them (`dfserve.wire.compression`).
     """
-    return [_header(message.CODE | in_arena * IN_ARENA), Packer().pack(vars(message))]
+    return [_header(message.CODE | in_arena * IN_ARENA | compressed * COMPRESSED), Packer().pack(vars(message))]
 
 
 def is_in_arena(header: bytes) -> bool:
     """Tell whether a message's block lies in shared memory."""
     return len(header) == HEADER_BYTES and bool(header[4] & IN_ARENA)
+
+
+def is_compressed(header: bytes) -> bool:
+    """Tell whether a message's block is compressed; False of what carries none."""
+    return len(header) == HEADER_BYTES and bool(header[4] & COMPRESSED) and carries_block(without_compression(header))
 
 
 def carries_block(header: bytes) -> bool:
@@ -359,6 +367,11 @@ def carries_block(header: bytes) -> bool:
 def without_arena(header: bytes) -> bytes:
     """Return the header of the same message with its block's frames in it."""
     return header[:4] + bytes([header[4] & ~IN_ARENA])
+
+
+def without_compression(header: bytes) -> bytes:
+    """Return the header of the same message with its block's frames as they are."""
+    return header[:4] + bytes([header[4] & ~COMPRESSED])
 
 
 def decode(header: bytes, body: bytes, block_frames: int) -> Message:

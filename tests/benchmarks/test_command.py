@@ -29,7 +29,7 @@ def test_help_names_the_groups() -> None:
     done = benchmarks("--help")
     assert done.returncode == 0
     shown = "".join(done.stdout.split()).replace("{", "").replace("}", "")  # of several clicks and terminals
-    assert "[transport|scaling|latency|soak|images|lmdb|network|guarantee]..." in shown
+    assert "[transport|scaling|latency|soak|images|lmdb|network|guarantee|links]..." in shown
 
 
 def test_a_rival_that_is_not_there_is_skipped_by_name_where_nothing_may_be_installed(tmp_path: Path) -> None:
@@ -46,4 +46,12 @@ def test_a_rival_that_cannot_be_installed_is_skipped_with_pips_words_and_leaves_
     assert done.returncode == 2
     assert "skipped: rival_ray, because ray cannot be installed: " in done.stderr
     assert "No matching distribution found for ray" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_cannot_be_made_is_skipped_by_name_with_the_reason(tmp_path: Path) -> None:
+    done = benchmarks("links", "--side", "none", "--out", str(tmp_path), PATH=str(tmp_path))  # where there is no `ip`
+    assert done.returncode == 2
+    assert "skipped: none, because a network of its own cannot be made: " in done.stderr
+    assert "apt install iproute2" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -33,12 +33,18 @@ class Rig:
         self._producers: list[Any] = []
 
     def produce(
-        self, address: str, workers: int = 1, pipelines: tuple[str, ...] = ("",), within: str = "", **arguments: Any
+        self,
+        address: str,
+        workers: int = 1,
+        pipelines: tuple[str, ...] = ("",),
+        within: str = "",
+        flags: tuple[str, ...] = (),
+        **arguments: Any,
     ) -> Any:
         """Start ``dfserve produce``; ``pipelines``: their names, with "=", or one without; ``within``: a network."""
         pairs = [word for key, value in arguments.items() for word in ("--arg", f"{key}={json.dumps(value)}")]
         factories = [f"{name}epochs_pipes:items" for name in pipelines]
-        words = ("produce", *factories, "--to", address, "--workers", str(workers), *pairs)
+        words = ("produce", *factories, "--to", address, "--workers", str(workers), *flags, *pairs)
         producer = self._start("-c", ENTER, within, *words) if within else self._dfserve(*words)
         self._producers.append(producer)
         return producer

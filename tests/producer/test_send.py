@@ -213,3 +213,27 @@ def largest_block(broker: LocalBroker, datapoints: list[Any]) -> int:
                 blocks.append([array])
         sender.join(30)
     return max(map(len, blocks))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"compression": "gzip"}, "compression is 'gzip'; it is one of lz4, zstd, or None"),
+        ({"compression": "lz4", "bind": True}, "bind=True hosts it here; leave it out"),
+        ({"compression": "lz4", "format": "msgpack"}, "another program's, which has no compression"),
+    ],
+)
+def test_compression_that_cannot_be_is_refused_before_anything_is_connected(options: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        send_dataflow_zmq([[1]], "ipc://@nobody", passes=1, **options)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_what_was_compressed_arrives_as_it_was(broker: LocalBroker, codec: str) -> None:
+    sent = [[number, np.full(50_000, number, np.uint8), "text" * number] for number in range(30)]
+    with broker.consumer() as consumer:
+        consumer.reset_state()
+        broker.send(sent, compression=codec)
+        assert repr(list(consumer)) == repr(sent)
+    metrics = broker.metrics()
+    assert metrics["dfserve_received_wire_bytes_total"] < metrics["dfserve_received_bytes_total"] / 10

@@ -1,0 +1,1 @@
+"""Owns the group `links`: datapoints over a link that is limited, with compression and without."""
