@@ -119,7 +119,7 @@ class SimConsumer:
             return
         if self.open is not None:
             self.inbox.handed_out(self.open)
-            for message in self.inbox.receipt(0.0):
+            for message in self.inbox.receipt(0.0, 0.0):
                 self.link.send(message)
         self.open = self.inbox.take()
         if self.open is None:
@@ -140,7 +140,7 @@ class SimConsumer:
         self.link.send(m.Bye(self.inbox.done, partial))
 
     def beat(self) -> None:
-        self.link.send(self.inbox.beat(0.0))
+        self.link.send(self.inbox.beat(0.0, 0.0))
 
     def speak(self) -> None:
         pass
