@@ -76,6 +76,10 @@ class EpochInbox:
         """The one that is open, or empty."""
         return b"" if self.opened is None else self.opened.generation
 
+    def widen(self, hwm: int) -> None:
+        """Want at least so many datapoints in flight, from the next hello on."""
+        self.identity = replace(self.identity, hwm=max(hwm, self.identity.hwm))
+
     def hello(self) -> e.EpochsHello:
         """Return the answer to WHO."""
         self._welcomed = False
