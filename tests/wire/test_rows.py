@@ -16,6 +16,8 @@ KINDS: dict[str, Callable[[int], Any]] = {
     "lists": lambda n: [np.full((2, 3), n, "<f4"), n, str(n)],
     "tuples": lambda n: (np.int16(n), np.array(n), b"x"),
     "dicts": lambda n: {"ragged": np.arange(n % 3), 1: [n]},
+    "dicts of three": lambda n: {"b": n, "a": np.float32(n), None: str(n)},
+    "dicts of four": lambda n: {"b": n, "a": n + 1, None: str(n), "c": -n},
     "texts in arrays": lambda n: [np.array([str(n)] * 2, "<U4")],
     "no components": lambda n: [],
     "empty dicts": lambda n: {},
