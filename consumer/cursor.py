@@ -32,10 +32,11 @@ class Cursor:
         return length
 
     def unfold(self) -> bool:
-        """Make datapoints of what is left, when those that were made are handed out. False: there is nothing left."""
-        self._whole, self._folded = self._folded, NO_ROWS
-        self.unfolded = iter(self._whole)
-        return len(self._whole) > 0
+        """Make datapoints of what is left, if those that were made are handed out. False: there is nothing left."""
+        if not self._made():
+            self._whole, self._folded = self._folded, NO_ROWS
+            self.unfolded = iter(self._whole)
+        return self._made() > 0
 
     def take(self, most: int) -> Sequence[Any]:
         """Hand out at most ``most`` datapoints together, as a slice of the block; empty: there is nothing left."""

@@ -269,7 +269,8 @@ class Epochs:
     def _fill(self, handout: Handout, pieces: list[Sequence[Any]], size: int) -> int:
         """Hand out datapoints into ``pieces`` until they are ``size``; returns how many, fewer at the epoch's end."""
         self._inbox.need(size)
-        self._receive()  # what came during the step, so that the batch after this one is claimed while this one is made
+        if self._session is not None:
+            self._receive()  # what came during the step: the batch after this one is claimed while this one is made
         count = sum(map(len, pieces))
         while count < size and (rows := self._next_run(handout, size - count)):
             pieces.append(rows)

@@ -45,6 +45,17 @@ def test_a_loop_that_is_still_open_does_not_hand_out_what_was_taken_together() -
     assert list(loop) == []
 
 
+def test_two_loops_share_a_block() -> None:
+    cursor = Cursor(range(6))
+    one, other = one_by_one(cursor), one_by_one(cursor)
+    assert [next(one), next(other), next(one)] == [0, 1, 2]
+    assert cursor.unfold()
+    assert cursor.left == 3
+    assert [next(other), *one] == [3, 4, 5]
+    assert list(other) == []
+    assert not cursor.unfold()
+
+
 def test_a_block_that_was_handed_out_is_not_kept() -> None:
     class Block(list[int]):
         pass

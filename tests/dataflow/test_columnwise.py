@@ -285,6 +285,16 @@ def test_a_steady_loop_uses_the_same_memory_again_and_again() -> None:
     assert len(set(places)) <= 3
 
 
+def test_batches_of_single_datapoints_use_large_memory_again_too() -> None:
+    arrays = [np.full((1200, 1200), n, "u1") for n in range(8)]
+    places = set()
+    for number, (images,) in enumerate(BatchData([[array] for array in arrays], 2)):
+        assert images[:, 7, 7].tolist() == [2 * number, 2 * number + 1]
+        assert images.flags.writeable
+        places.add(place(images))
+    assert len(places) <= 3
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the child uses no thread
 def test_a_forked_childs_end_leaves_its_parents_batch_alone() -> None:
     (batch, _), *_ = BatchData(InBlocks([images(1, n, 1200) for n in range(2)]), 2)
