@@ -162,6 +162,8 @@ class Stream:
             return
         if message.broken:
             self._fail(_incomplete(message))
+        if self._inbox.owes:  # nobody may ask for more
+            self._send_receipt()
         raise EndOfStream
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
