@@ -24,6 +24,7 @@ from benchmarks.rivals import Environments, NotInstalled, default_folder, versio
 from benchmarks.rounds import Results
 from benchmarks.scaling.measure import GROUP as SCALING
 from benchmarks.soak.measure import GROUP as SOAK
+from benchmarks.trainer.measure import GROUP as TRAINER
 from benchmarks.transport.measure import GROUP as TRANSPORT
 
 OUT = Path(__file__).resolve().parent / "out"
@@ -31,6 +32,7 @@ GROUPS = {
     "transport": TRANSPORT, "scaling": SCALING, "latency": LATENCY, "soak": SOAK,
     "images": IMAGES, "lmdb": LMDB, "network": NETWORK, "guarantee": GUARANTEE,
     "links": LINKS,
+    "trainer": TRAINER,
 }  # fmt: skip
 CASES = list(dict.fromkeys(case for group in GROUPS.values() for case in group.cases))
 SIDES = list(dict.fromkeys(side for group in GROUPS.values() for side in group.sides))
@@ -56,7 +58,8 @@ def main(groups: tuple[str, ...], out: Path, rivals: Path, install: bool, **opti
     transport: datapoints from process to process. scaling: with more producers, consumers and groups. latency: from
     produced to received, and how long starting takes. soak: memory over minutes. images: files read and augmented by
     two processes. lmdb: saving and loading. network: images fetched from a server with latency. guarantee: epochs
-    beside the stream. links: over a link of 1 Gbit/s and of 100 Mbit/s, with compression and without.
+    beside the stream. links: over a link of 1 Gbit/s and of 100 Mbit/s, with compression and without. trainer: CPU
+    time in the trainer's process, and how long its step waits.
     """
     environments = Environments(rivals, install, say)
     runs = {name: choose(GROUPS[name], options, environments) for name in groups or GROUPS}

@@ -29,6 +29,11 @@ class Arrival:
     nbytes: int
 
     @property
+    def outputs(self) -> int:
+        """How many datapoints it has, of all ranks."""
+        return self.message.outputs - self.message.skip if isinstance(self.message, e.Portion) else 0
+
+    @property
     def claimant(self) -> int:
         """What the broker calls this rank's part of the block, less the rank."""
         return int(isinstance(self.message, e.Portion) and self.message.padding)
@@ -64,6 +69,7 @@ class EpochInbox:
         self._welcomed = False
         self._received = self._claimed = self._confirmed = 0
         self._opened = self._handed = 0  # deliveries: the last that was taken, and that was handed out whole
+        self._need = 0  # outputs
         self._waiting: deque[Arrival] = deque()
 
     @property
@@ -75,6 +81,14 @@ class EpochInbox:
     def generation(self) -> bytes:
         """The one that is open, or empty."""
         return b"" if self.opened is None else self.opened.generation
+
+    def need(self, datapoints: int) -> None:
+        """Claim at least so many of this rank's datapoints ahead: as many as are taken at a time."""
+        self._need = datapoints * (1 if self.plan is None else self.plan.world)
+
+    def widen(self, hwm: int) -> None:
+        """Want at least so many datapoints in flight, from the next hello on."""
+        self.identity = replace(self.identity, hwm=max(hwm, self.identity.hwm))
 
     def hello(self) -> e.EpochsHello:
         """Return the answer to WHO."""
@@ -114,15 +128,15 @@ class EpochInbox:
         """
         if not self._welcomed or self.opened is None:
             return []
-        ahead = [arrival.nbytes for arrival in self._waiting if arrival.number <= self._claimed]
-        count, nbytes = len(ahead), sum(ahead)
         claimed = max(self._claimed, self._opened)  # without confirmations what is opened may not be claimed
+        count = nbytes = outputs = 0
         for arrival in self._waiting:
-            if arrival.number <= claimed:
-                continue
-            if count >= AHEAD_BLOCKS and nbytes >= AHEAD_BYTES and not (hungry and claimed == self._confirmed):
-                break
-            claimed, count, nbytes = arrival.number, count + 1, nbytes + arrival.nbytes
+            enough = count >= AHEAD_BLOCKS and nbytes >= AHEAD_BYTES and outputs >= self._need
+            if arrival.number > claimed:
+                if enough and not (hungry and claimed == self._confirmed):
+                    break
+                claimed = arrival.number
+            count, nbytes, outputs = count + 1, nbytes + arrival.nbytes, outputs + arrival.outputs
         if claimed == self._claimed:
             return []
         self._claimed = claimed

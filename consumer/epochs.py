@@ -9,8 +9,10 @@ import os
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
@@ -18,14 +20,14 @@ from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
 from dfserve.consumer.session import Session
 from dfserve.consumer.waiting import WaitMeter, metered, missing
-from dfserve.dataflow.batch import BatchData
+from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import VERSION, State
 from dfserve.errors import ConfigError, DfserveError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import decode_block
+from dfserve.wire.blocks import open_block
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.pieces import join
 from dfserve.wire.recycler import Recycler
@@ -79,7 +81,7 @@ class Epochs:
         self._beat: m.ConsumerBeat | None = None
         self._retry_until = 0.0
         self._recycler = Recycler()
-        self._batch: list[Any] = []
+        self._batch: list[Sequence[Any]] = []  # what the next batch has so far: slices of blocks
         self._run: Iterator[Any] = iter(())
         self._run_length = 0
         self._ended: int | None = None  # the last epoch of which this object has had all
@@ -93,6 +95,10 @@ class Epochs:
         if self._session is None:
             self._session = self._connect()
             self._await(lambda: self._inbox.greeted)
+
+    def widen(self, hwm: int) -> None:
+        """Have at least so many datapoints in flight, if it is not connected yet."""
+        self._inbox.widen(hwm)
 
     def load(self, state: State) -> None:
         """Begin where a state says."""
@@ -196,22 +202,54 @@ class Epochs:
 
     # ------------------------------------------------------------------ an epoch
 
-    def _epoch(self) -> Iterator[Any]:
+    def _resumed(self) -> Handout:
         handout = self._begin()
         self._settle_run()
         if self._touched and not self._batch and not self._await_more(handout):
             self._end()  # the last loop had all of its epoch, but was not asked for more: this one is the next
             handout = self._begin()
+        deque(self._run, maxlen=0)  # whoever still iterates over them must not have them too
+        self._run_length = 0
+        return handout
+
+    def _epoch(self) -> Iterator[Any]:
+        handout = self._resumed()
         size = self._size()
         if size:
             yield from self._batches(handout, size)
         else:
+            self._inbox.need(0)
             while rows := self._next_run(handout, None):
                 self._run = iter(rows)
                 self._run_length = len(rows)
                 yield from self._run
                 self._settle_run()
         self._end()
+
+    def draws(self, size: int) -> Iterator[list[Sequence[Any]]]:
+        """Return an iterator that takes ``size`` at a time of what is left of the epoch; fewer at its end.
+
+        Datapoints come as slices of blocks. What it has taken counts as handed out.
+        """
+        self.reset_state()
+        return self._draws(size)
+
+    def _draws(self, size: int) -> Iterator[list[Sequence[Any]]]:
+        if self._size():
+            batches = self._epoch()
+            while some := list(islice(batches, size)):
+                yield [some]
+            return
+        handout = self._resumed()
+        while True:
+            pieces: list[Sequence[Any]] = []
+            short = self._fill(handout, pieces, size) < size
+            if short:
+                self._end()
+            if pieces:
+                yield pieces
+            if short:
+                return
 
     def _await_more(self, handout: Handout) -> bool:
         """Wait until the next datapoint is here, or it is known that the epoch has no more."""
@@ -228,26 +266,34 @@ class Epochs:
         handout.advance(count)
         self._touched |= count > 0
 
-    def _batches(self, handout: Handout, size: int) -> Iterator[Any]:
-        while rows := self._next_run(handout, size - len(self._batch)):
-            self._batch.extend(rows)
+    def _fill(self, handout: Handout, pieces: list[Sequence[Any]], size: int) -> int:
+        """Hand out datapoints into ``pieces`` until they are ``size``; returns how many, fewer at the epoch's end."""
+        self._inbox.need(size)
+        if self._session is not None:
+            self._receive()  # what came during the step: the batch after this one is claimed while this one is made
+        count = sum(map(len, pieces))
+        while count < size and (rows := self._next_run(handout, size - count)):
+            pieces.append(rows)
             self._advance(handout, len(rows))
-            if len(self._batch) == size:
-                yield self._made(handout)
+            count += len(rows)
+        return count
+
+    def _batches(self, handout: Handout, size: int) -> Iterator[Any]:
+        while self._fill(handout, self._batch, size) == size:
+            yield self._made(handout)
         if self._batch and not self._drops():
             yield self._made(handout)
 
     def _made(self, handout: Handout) -> Any:
-        batch, self._batch = self._batch, []
-        made = self._collated(batch)
+        pieces, self._batch = self._batch, []
+        made = self._collated(pieces)
         self._state = handout.state()
         return made
 
-    def _collated(self, batch: list[Any]) -> Any:
+    def _collated(self, pieces: list[Sequence[Any]]) -> Any:
         if self._collate is not None:
-            return self._collate(batch)
-        opened = self._opened()
-        return BatchData.aggregate_batch(batch, opened.use_list and not self._batch_size)
+            return self._collate(list(chain.from_iterable(pieces)))
+        return batch_of(pieces, self._opened().use_list and not self._batch_size)
 
     def _begin(self) -> Handout:
         opened = self._opened()
@@ -324,7 +370,7 @@ class Epochs:
             self._fail(message)
             return
         frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
-        rows = decode_block(frames)
+        rows = open_block(frames)
         count = handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
         self._tally.good(count * handout.plan.world)  # one rank hears of the failures of all
 

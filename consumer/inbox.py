@@ -61,6 +61,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def widen(self, hwm: int) -> None:
+        """Want at least so many datapoints in flight, from the next hello on."""
+        self._identity = replace(self._identity, hwm=max(hwm, self._identity.hwm))
+
     def hello(self) -> ConsumerHello:
         """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
         self.welcomed = False

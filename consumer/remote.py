@@ -7,10 +7,11 @@ and a trainer that pauses is only a trainer that asks for nothing.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +29,7 @@ from dfserve.window import Window
 
 log = logging.getLogger("dfserve.consumer")
 
-NO_ROWS: tuple[Any, ...] = ()
-
-
-class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this module
-    """The stream has ended."""
+BATCHES_AHEAD = 2  # in flight: one that is being taken, and the next, which arrives during the step
 
 
 class RemoteDataZMQ(DataFlow):
@@ -53,6 +50,7 @@ class RemoteDataZMQ(DataFlow):
         addr2: a second address to bind, e.g. one ipc and one tcp.
         hwm: datapoints in flight to this consumer, i.e. sent by the broker and not handed out. At least 16 MiB of small
             ones and at most 64 MiB of large ones (never less than two blocks), whatever it says; 50 is tensorpack's.
+            Two batches, where ``batch_size`` or a `BatchData` around it makes larger ones.
         bind: host the broker here.
         timeout: seconds without a datapoint after which ``next`` raises `Starved`. The default leaves a pipeline five
             minutes to start.
@@ -181,6 +179,7 @@ class RemoteDataZMQ(DataFlow):
                 collate=collate,
                 meter=self._meter,
             )
+            self._epochs.widen(BATCHES_AHEAD * (batch_size or 0))
 
     # ------------------------------------------------------------------ the user's side
 
@@ -215,6 +214,26 @@ class RemoteDataZMQ(DataFlow):
         if self._plain is not None:
             return self._endless(self._plain)
         return iter(self._stream if self._epochs is None else self._epochs)
+
+    def draws(self, size: int) -> Iterator[list[Sequence[Any]]]:
+        """Return an iterator for `BatchData`: what ``iter`` hands out, ``size`` at a time, as slices of blocks.
+
+        No object is made for a datapoint that nobody looks at. The last may have fewer. Each list is the caller's, and
+        holds the blocks' memory until it is cleared.
+        """
+        self.reset_state()
+        if self._plain is not None:
+            datapoints = self._endless(self._plain)
+            return ([list(itertools.islice(datapoints, size))] for _ in itertools.count())
+        return self._stream.draws(size) if self._epochs is None else self._epochs.draws(size)
+
+    def expect_draws(self, size: int) -> None:
+        """Note that ``size`` datapoints will be taken at a time: ``hwm`` is at least twice that, if it connects later.
+
+        While a step uses one batch nothing is acknowledged, and the next one should be here when it ends.
+        """
+        widened = self._stream if self._epochs is None else self._epochs
+        widened.widen(BATCHES_AHEAD * size)
 
     def __len__(self) -> int:
         """Return how many datapoints, or batches, this rank yields in an epoch (waits for the broker to know).

@@ -7,10 +7,12 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dfserve.client import Connection
+from dfserve.consumer.cursor import Cursor
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.inbox import Arrival, Inbox
 from dfserve.consumer.session import Session
@@ -18,14 +20,13 @@ from dfserve.consumer.waiting import WaitMeter, metered, missing
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import decode_block
+from dfserve.wire.blocks import open_block
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.pieces import join
 from dfserve.wire.recycler import Recycler
 
 log = logging.getLogger("dfserve.consumer")
 
-NO_ROWS: tuple[Any, ...] = ()
 SHORT_MS = 1  # milliseconds of a wait before what is owed is sent: at full speed the next block comes sooner
 
 
@@ -66,7 +67,7 @@ class Stream:
         self._timeout = timeout
         self._tally = Tally(on_error, "RemoteDataZMQ")
         self._meter = meter
-        self._rows: Iterator[Any] = iter(NO_ROWS)
+        self._cursor = Cursor()
         self._open: Arrival | None = None
         self._beat: m.ConsumerBeat | None = None
         self._source: Session | None = None
@@ -82,12 +83,17 @@ class Stream:
         with metered(self._meter, lambda: self._beat) as each_tick:
             self._await(lambda: self._inbox.welcomed, each_tick)
 
+    def widen(self, hwm: int) -> None:
+        """Have at least so many datapoints in flight, if it is not connected yet."""
+        self._inbox.widen(hwm)
+
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator that ends with the stream."""
         try:
             while True:
-                yield from self._rows
-                self._next_block()
+                yield from self._cursor.unfolded
+                if not self._cursor.unfold():
+                    self._next_block()
         except EndOfStream:
             return
 
@@ -95,22 +101,46 @@ class Stream:
         """Return the next datapoint; StopIteration at the end of a finite stream."""
         try:
             while True:
-                for datapoint in self._rows:
+                for datapoint in self._cursor.unfolded:
                     return datapoint
-                self._next_block()
+                if not self._cursor.unfold():
+                    self._next_block()
         except EndOfStream:
             raise StopIteration from None
+
+    def draws(self, size: int) -> Iterator[list[Sequence[Any]]]:
+        """Return an iterator that takes ``size`` datapoints at a time, as slices of blocks; fewer at the stream's end.
+
+        What it has taken counts as handed out.
+        """
+        while pieces := self._draw(size):
+            short = sum(map(len, pieces)) < size
+            yield pieces
+            if short:
+                return
+
+    def _draw(self, size: int) -> list[Sequence[Any]]:
+        pieces: list[Sequence[Any]] = []
+        with suppress(EndOfStream):
+            while size:
+                piece = self._cursor.take(size)
+                if piece:
+                    pieces.append(piece)
+                    size -= len(piece)
+                else:
+                    self._next_block()
+        return pieces
 
     def close(self) -> None:
         """Forget the session, which is closed by whoever closes it, and what was received."""
         self._source = None
-        self._rows, self._open = iter(NO_ROWS), None
+        self._cursor, self._open = Cursor(), None
         self._inbox.expire()
 
     # ------------------------------------------------------------------ blocks
 
     def _next_block(self) -> None:
-        """Make the next block's datapoints the rows; raise what arrived instead of one."""
+        """Make the next block the one that is handed out; raise what arrived instead of one."""
         self.reset_state()
         self._finish_open()
         arrival = self._inbox.take()
@@ -132,19 +162,21 @@ class Stream:
             return
         if message.broken:
             self._fail(_incomplete(message))
+        if self._inbox.owes:  # nobody may ask for more
+            self._send_receipt()
         raise EndOfStream
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
         try:
             frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
-            rows = decode_block(frames)
+            rows = open_block(frames)
         except WireError as error:
             self.errors += 1
             log.error("dropped a block of %s: %s", message.source, error)
             return
         if message.again:
             self.in_doubt += len(rows) - message.skip
-        self._rows = iter(rows[message.skip :])
+        self._cursor = Cursor(rows[message.skip :])
         self._tally.good(len(rows) - message.skip)
 
     def _finish_open(self) -> None:
@@ -161,7 +193,7 @@ class Stream:
 
     def farewell(self) -> m.Message:
         """Return the goodbye: what was not handed out is the group's again."""
-        left = self._rows.__length_hint__()  # type: ignore[attr-defined]  # list and tuple iterators have it
+        left = self._cursor.left
         if self._open is not None and left == 0:
             self._inbox.handed_out(self._open)
             return m.Bye(self._inbox.done, 0)

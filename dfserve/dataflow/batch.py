@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from itertools import islice
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from dfserve.dataflow.base import Datapoint, ProxyDataFlow, known_length
+from dfserve.dataflow.columnwise import Pieces, drawing, draws, stacked_by_column
 from dfserve.dataflow.datapoints import outline
-from dfserve.dataflow.resumable import Position, known_state, state_of
+from dfserve.dataflow.resumable import Position, known_state
 from dfserve.dataflow.stacking import stack
 from dfserve.errors import ConfigError, DatapointError
 
@@ -39,7 +40,8 @@ class BatchData(ProxyDataFlow):
 
         Raises:
             ConfigError: ``batch_size`` is below 1; or, without ``remainder``, larger than the length of ``ds``, so that
-                there would never be a batch.
+                there would never be a batch. (Over RemoteDataZMQ, which has a length when producers are there, each
+                pass raises that.)
         """
         super().__init__(ds)
         self.batch_size = int(batch_size)
@@ -48,11 +50,17 @@ class BatchData(ProxyDataFlow):
         self._position = Position("BatchData", "ends")  # 1: the source has ended, but this pass did not say so yet
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: a batch has at least 1 datapoint")
-        length = known_length(ds)
-        if not remainder and length is not None and length < self.batch_size:
+        if draws(self.ds):  # it is to know before it connects, and knows its length only afterwards
+            self.ds.expect_draws(self.batch_size)
+        else:
+            self._check_length()
+
+    def _check_length(self) -> None:
+        length = None if self.remainder else known_length(self.ds)
+        if length is not None and length < self.batch_size:
             raise ConfigError(
-                f"batch_size {self.batch_size} is more than the {length} datapoints of {type(ds).__name__}: there would"
-                " never be a batch; lower it, repeat the source (RepeatedData), or set remainder=True"
+                f"batch_size {self.batch_size} is more than the {length} datapoints of {type(self.ds).__name__}: there"
+                " would never be a batch; lower it, repeat the source (RepeatedData), or set remainder=True"
             )
 
     def __len__(self) -> int:
@@ -69,17 +77,22 @@ class BatchData(ProxyDataFlow):
         with position.passing() as over:
             if over:
                 return
-            datapoints = iter(self.ds)
+            drawn = drawing(self.ds, self.batch_size)
             # What interrupts the filling of a batch leaves the source further on than the last batch.
             position.source = known_state(self.ds)
-            known = position.source is not None
-            while batch := list(islice(datapoints, self.batch_size)):
-                if len(batch) == self.batch_size or self.remainder:
-                    made = self.aggregate_batch(batch, self.use_list)
+            known = True  # RemoteDataZMQ has a position after its first datapoint, so it is asked once more
+            if draws(self.ds):
+                self._check_length()
+            while count := sum(map(len, pieces := next(drawn, []))):
+                if count == self.batch_size or self.remainder:
+                    made = self._made(pieces)
+                    pieces.clear()  # the blocks' memory is free while the batch is used
                     if known:
-                        position.source = state_of(self.ds)
-                    position.number = int(len(batch) < self.batch_size)
+                        position.source = known_state(self.ds)
+                        known = position.source is not None
+                    position.number = int(count < self.batch_size)
                     yield made
+                    del made  # so that its memory, too, may be used for the next one
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch: also if the next one could not be made, or not be filled."""
@@ -87,6 +100,11 @@ class BatchData(ProxyDataFlow):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._position.load(self.ds, state, 1)
+
+    def _made(self, pieces: Pieces) -> Datapoint:
+        if type(self).aggregate_batch is not BatchData.aggregate_batch:  # a subclass has its own way
+            return self.aggregate_batch(list(chain.from_iterable(pieces)), self.use_list)
+        return batch_of(pieces, self.use_list)
 
     @staticmethod
     def aggregate_batch(datapoints: Sequence[Datapoint], use_list: bool = False) -> Datapoint:
@@ -98,6 +116,14 @@ class BatchData(ProxyDataFlow):
         columns = dict(zip(names, map(list, columns), strict=True))
         batch = columns if use_list else {name: stack(column, name) for name, column in columns.items()}
         return batch if isinstance(datapoints[0], dict) else list(batch.values())
+
+
+def batch_of(pieces: Pieces, use_list: bool = False) -> Datapoint:
+    """Make what ``aggregate_batch`` makes of at least one datapoint, where it can be done by whole columns."""
+    batch = None if use_list else stacked_by_column(pieces)
+    if batch is not None:
+        return batch
+    return BatchData.aggregate_batch(list(chain.from_iterable(pieces)), use_list)
 
 
 def _component_names(datapoints: Sequence[Datapoint]) -> Sequence[Hashable]:

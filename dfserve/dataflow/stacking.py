@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from dfserve.errors import DatapointError
+from dfserve.wire.arrays import RECYCLED, blank_array
+
+NUMBERS = "biufc"  # numpy's kinds of dtype that numpy stacks as they are
+LARGE = 16 << 10  # bytes of one array; stack() looks at each, which for smaller ones costs more than fresh memory
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,10 +60,10 @@ def _stack_arrays(values: Sequence[Any], name: Hashable) -> _Array:
     arrays = [np.asarray(value) for value in values]
     first = arrays[0]
     shape, dtype = first.shape, first.dtype
-    if dtype.kind in _NUMBERS and all(
+    if dtype.kind in NUMBERS and all(
         [array.dtype is dtype and array.shape == shape for array in arrays]  # noqa: C419  # a generator takes longer
     ):
-        return np.array(arrays, order="C")
+        return _stack_numbers(arrays)
     if any(array.shape != first.shape for array in arrays):
         _refuse(name, "shapes", [str(array.shape) for array in arrays], "resize or pad them in a map")
     # Text of several widths is one dtype to its user; the widest holds it all.
@@ -71,6 +75,15 @@ def _stack_arrays(values: Sequence[Any], name: Hashable) -> _Array:
     stacked = np.empty((len(arrays), *first.shape), dtype)
     for row, array in enumerate(arrays):
         stacked[row] = array
+    return stacked
+
+
+def _stack_numbers(arrays: list[_Array]) -> _Array:
+    first = arrays[0]
+    if first.nbytes < LARGE or len(arrays) * first.nbytes < RECYCLED or not first.dtype.isnative:
+        return np.array(arrays, order="C")
+    stacked = blank_array((len(arrays), *first.shape), first.dtype)
+    np.stack(arrays, out=stacked)
     return stacked
 
 
@@ -123,7 +136,6 @@ _STACKERS: dict[str | None, Callable[[Sequence[Any], Hashable], _Array]] = {
 }
 
 
-_NUMBERS = "biufc"  # numpy's kinds of dtype that numpy stacks as they are
 # What a single type of values says of their kind. The order of _kind's questions does not matter to these.
 _PLAIN: dict[type, Callable[[Sequence[Any], Hashable], _Array]] = {
     np.ndarray: _stack_arrays,

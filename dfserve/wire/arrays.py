@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,15 @@ def blank(nbytes: int, dtype: np.dtype[Any]) -> Array:
     if dtype.kind == "V":
         return np.zeros(nbytes, np.uint8)
     return _RECYCLER.take(nbytes) if nbytes >= RECYCLED else np.empty(nbytes, np.uint8)
+
+
+def blank_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised, writable array. Large memory is used again when nothing refers to the array any more."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < RECYCLED:
+        return np.empty(shape, dtype)
+    # frombuffer() refers to the memoryview, which holds the lease; ndarray(buffer=) would go round both.
+    return np.frombuffer(_RECYCLER.take(nbytes).data, dtype).reshape(shape)
 
 
 def array_bytes(value: Array) -> Array:

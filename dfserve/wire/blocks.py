@@ -15,15 +15,24 @@ shared, and a single array that is kept keeps its whole frame in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any
 
 from dfserve.errors import EncodeError
 from dfserve.wire.builder import BlockBuilder, Datapoint, EncodedBlock
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 from dfserve.wire.received import received
+from dfserve.wire.rows import Rows
 
-__all__ = ["BlockBuilder", "Datapoint", "EncodedBlock", "decode_block", "encode_block", "inspect_block"]
+__all__ = [
+    "BlockBuilder",
+    "Datapoint",
+    "EncodedBlock",
+    "Rows",
+    "decode_block",
+    "encode_block",
+    "inspect_block",
+    "open_block",
+]
 
 
 def encode_block(datapoints: Iterable[Datapoint], limits: Limits = DEFAULT_LIMITS) -> EncodedBlock:
@@ -56,15 +65,13 @@ def decode_block(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS, *, writ
     Raises:
         WireError: whatever the bytes are, nothing else; ``reason`` is frames, limits, body, dtype or shape.
     """
+    return open_block(frames, limits, writable=writable).listed()
+
+
+def open_block(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS, *, writable: bool = False) -> Rows:
+    """Do as ``decode_block``, with the same errors; the datapoints are made when they are looked at."""
     found = received(frames, limits, build=True, writable=writable)
-    rows: Iterable[tuple[Any, ...]] = zip(*(make() for make in found.columns))  # noqa: B905  # all have count rows
-    if not found.columns:
-        rows = repeat((), found.count)
-    if found.kind == 0:
-        return list(map(list, rows))
-    if found.kind == 1:
-        return list(rows)
-    return [dict(zip(found.keys, row)) for row in rows]  # noqa: B905  # as many keys as columns: checked; and hot
+    return Rows(found, 0, found.count)
 
 
 def inspect_block(frames: Sequence[Any], limits: Limits = DEFAULT_LIMITS) -> int:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dfserve.errors import WireError
-from dfserve.wire.arrays import Array, array_view, locked
 from dfserve.wire.columns import RAGGED, STACK, VALUES, aligned
+from dfserve.wire.components import Components, Ragged, Stack, Values
 from dfserve.wire.dtypes import read_dtype, read_shape, scalar_stackable
 from dfserve.wire.limits import Limits
 from dfserve.wire.pieces import Extent
 from dfserve.wire.reader import Reader, hashables
-
-Rows = Callable[[], Iterable[Any]]  # makes a column's components, one for each datapoint
-
-
-@dataclass(frozen=True)
-class Received:
-    """A block that passed every check; calling a column cannot fail any more.
-
-    Attributes:
-        count: datapoints.
-        kind: 0, 1 or 2 for datapoints that are lists, tuples or dicts.
-        keys: of dict datapoints, else empty.
-        columns: one for each component.
-    """
-
-    count: int
-    kind: int
-    keys: list[Any]
-    columns: list[Rows]
+from dfserve.wire.rows import Received
 
 
 def received(frames: Sequence[Any], limits: Limits, build: bool, writable: bool = False) -> Received:
@@ -42,7 +21,7 @@ def received(frames: Sequence[Any], limits: Limits, build: bool, writable: bool 
     Args:
         frames: objects with the buffer protocol, which stay alive as long as the arrays over them.
         limits: checked before anything is allocated.
-        build: make nested arrays too; without it ``columns`` must not be called, and frames may be extents.
+        build: make nested arrays too; without it ``columns`` must not be looked at, and frames may be extents.
         writable: let arrays over frames that may be written to be written to: nobody else refers to their memory.
 
     Raises:
@@ -108,7 +87,7 @@ def _keys(reader: Reader, kind: int, keys: object, width: int) -> list[Any]:
     return names
 
 
-def _column(reader: Reader, count: int, column: Any) -> Rows:
+def _column(reader: Reader, count: int, column: Any) -> Components:
     code, *rest = _list(column)
     if type(code) is int and code == VALUES:
         return _values(reader, count, *rest)
@@ -119,29 +98,23 @@ def _column(reader: Reader, count: int, column: Any) -> Rows:
     raise WireError("body", "a column is of an unknown kind")
 
 
-def _values(reader: Reader, count: int, values: Any) -> Rows:
+def _values(reader: Reader, count: int, values: Any) -> Components:
     _require_rows(_list(values), count)
     reader.check_values(values)
-    return lambda: values
+    return Values(values)
 
 
-def _stack(reader: Reader, count: int, spec: Any, dims: Any, number: Any, scalars: Any) -> Rows:
+def _stack(reader: Reader, count: int, spec: Any, dims: Any, number: Any, scalars: Any) -> Components:
     dtype = read_dtype(spec)
     shape, elements = read_shape(dims, dtype.itemsize, reader.limits.max_frame)
     if type(scalars) is not bool or (scalars and (shape or not scalar_stackable(dtype))):
         raise WireError("dtype", f"a stack of shape {shape} and dtype {dtype} cannot hold numpy scalars")
     frame = reader.claim(number)
     _require_bytes(frame, count * elements * dtype.itemsize)
-    return lambda: _rows(array_view(locked(frame), dtype, (count, *shape)), scalars)
+    return Stack(frame, dtype, (count, *shape), scalars)
 
 
-def _rows(stack: Array, scalars: bool) -> list[Any]:
-    if scalars or stack.ndim > 1:
-        return list(stack)
-    return [stack[row, ...] for row in range(len(stack))]  # the ellipsis makes 0-d arrays, not scalars
-
-
-def _ragged(reader: Reader, count: int, spec: Any, shapes: Any, number: Any) -> Rows:
+def _ragged(reader: Reader, count: int, spec: Any, shapes: Any, number: Any) -> Components:
     dtype = read_dtype(spec)
     _require_rows(_list(shapes), count)
     places = []
@@ -153,11 +126,7 @@ def _ragged(reader: Reader, count: int, spec: Any, shapes: Any, number: Any) -> 
         places.append((shape, start))
     frame = reader.claim(number)
     _require_bytes(frame, end)
-    return lambda: _ragged_rows(locked(frame), dtype, places)
-
-
-def _ragged_rows(memory: Array, dtype: np.dtype[Any], places: list[tuple[tuple[int, ...], int]]) -> list[Array]:
-    return [array_view(memory, dtype, shape, start) for shape, start in places]
+    return Ragged(frame, dtype, places)
 
 
 def _list(found: Any) -> list[Any]:

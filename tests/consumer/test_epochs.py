@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +13,17 @@ import pytest
 
 from dfserve import ConfigError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
 from dfserve.consumer import epochs as epochs_module
-from dfserve.dataflow import BatchData, DataFlow, DataFromList, MapData, RepeatedDataPoint, SkipErrors
+from dfserve.dataflow import (
+    BatchData,
+    DataFlow,
+    DataFromList,
+    MapData,
+    ProxyDataFlow,
+    RepeatedDataPoint,
+    SkipErrors,
+)
 from dfserve.testing import LocalBroker
+from dfserve.wire.blocks import Rows
 
 HANG = 20.0  # seconds after which a wait is a failure
 
@@ -347,3 +357,125 @@ def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RemoteDataZMQ("ipc://@nobody", bind=False, **{"mode": "epochs", **options})
+
+
+# ---------------------------------------------------------------------- batches made here
+
+
+def travelled(remote: Any, size: int, stops: list[int], **options: Any) -> list[Any]:
+    """Return every batch of two epochs with the state after it; break off and begin a new loop after ``stops``."""
+    batches = BatchData(remote, size, **options)
+    batches.reset_state()
+    found: list[Any] = []
+    for _ in range(2 + len(stops)):
+        for number, (batch, _) in enumerate(batches):
+            found.append((np.asarray(batch).tolist(), batches.state_dict()))
+            if stops and number == stops[0]:
+                break
+        stops = stops[1:]
+        found.append(batches.state_dict())
+    return found
+
+
+@pytest.mark.parametrize("order", ["strict", "arrival"])
+@pytest.mark.parametrize(
+    ("size", "remainder", "stops"), [(3, True, [1]), (4, False, [0, 2]), (25, True, []), (10, True, [2])]
+)
+def test_batches_of_blocks_and_their_positions_are_those_of_single_datapoints(
+    broker: LocalBroker, order: str, size: int, remainder: bool, stops: list[int]
+) -> None:
+    found = []
+    with broker.serving(numbers(30)):
+        for group, wrap in (("blocks", lambda remote: remote), ("one by one", ProxyDataFlow)):
+            with loader(broker, order=order, group=group, shuffle=False) as remote:
+                found.append(travelled(wrap(remote), size, list(stops), remainder=remainder))
+    assert found[0] == found[1]
+    assert len(found[0]) > 2
+
+
+def test_a_position_between_batches_of_blocks_is_gone_on_from(broker: LocalBroker) -> None:
+    with broker.serving(numbers(30)):
+        with loader(broker, order="strict") as remote:
+            batches = BatchData(remote, 7, remainder=True)
+            batches.reset_state()
+            rows = iter(batches)
+            next(rows), next(rows)
+            state = json.loads(json.dumps(batches.state_dict()))
+            rest = [batch.tolist() for batch, _ in rows]
+        with loader(broker, order="strict", group="again") as remote:
+            batches = BatchData(remote, 7, remainder=True)
+            batches.load_state_dict(state)
+            assert [batch.tolist() for batch, _ in batches] == rest
+    assert [len(batch) for batch in rest] == [7, 7, 2]
+
+
+def test_single_datapoints_and_batches_take_turns(broker: LocalBroker) -> None:
+    with broker.serving(numbers(40)), loader(broker, order="strict", shuffle=False, split_size=5) as remote:
+        single = iter(remote)
+        assert [next(single)[0] for _ in range(2)] == [0, 1]
+        batches = iter(BatchData(remote, 6))
+        assert next(batches)[0].tolist() == [2, 3, 4, 5, 6, 7]
+        assert next(single)[0] == 8
+        del single
+        assert next(batches)[0].tolist()[-1] < 20
+        seen = {*range(9)}
+        assert not seen & set(firsts(remote))
+
+
+@pytest.mark.parametrize("even", ["drop", "pad"])
+def test_ranks_have_batches_of_equal_numbers(broker: LocalBroker, even: str) -> None:
+    def loop(rank: int, found: list[list[int]]) -> None:
+        with loader(broker, order="strict", shuffle=False, world=2, rank=rank, stride=3, even=even) as remote:
+            found.extend(batch.tolist() for batch, _ in BatchData(remote, 3, remainder=True))
+
+    found: list[list[list[int]]] = [[], []]
+    with broker.serving(numbers(20)):
+        ranks = [threading.Thread(target=loop, args=(rank, found[rank])) for rank in range(2)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(HANG)
+    assert [found[0][0], found[1][0]] == [[0, 1, 2], [3, 4, 5]]
+    assert [len(batches) for batches in found] == [3 if even == "drop" else 4] * 2
+    if even == "pad":
+        assert {number for batches in found for batch in batches for number in batch} == set(range(20))
+
+
+def test_batches_of_the_pipelines_own_batches_are_batches_of_arrays(broker: LocalBroker) -> None:
+    with (
+        broker.serving(BatchData(numbers(12), 3)),
+        loader(broker, order="strict", shuffle=False) as remote,
+    ):
+        assert [batch.tolist() for batch, _ in BatchData(remote, 2)] == [
+            [[0, 1, 2], [3, 4, 5]],
+            [[6, 7, 8], [9, 10, 11]],
+        ]
+
+
+def test_an_item_that_raises_between_batches_leaves_the_position_at_the_last_one(broker: LocalBroker) -> None:
+    with broker.serving(MapData(numbers(20), broken)), loader(broker, order="strict", shuffle=False) as remote:
+        batches = BatchData(remote, 3)
+        batches.reset_state()
+        rows = iter(batches)
+        assert next(rows)[0].tolist() == [0, 1, 2]
+        state = batches.state_dict()
+        with pytest.raises(PipelineError, match="five is broken"):
+            next(rows)
+        assert batches.state_dict() == state
+
+
+def test_batch_size_makes_no_datapoint_and_keeps_two_batches_in_flight(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rows, "listed", None)
+    with broker.serving(numbers(150)), loader(broker, batch_size=60) as remote:
+        assert [len(batch) for batch, _ in remote] == [60, 60, 30]
+        assert remote._epochs is not None
+        assert remote._epochs._inbox.identity.hwm == 120
+
+
+def test_a_batch_that_no_epoch_could_fill_is_refused_when_the_length_is_known(broker: LocalBroker) -> None:
+    with loader(broker, timeout=5) as remote:
+        batches = BatchData(remote, 13)  # nobody is there yet, and nothing waits
+        with broker.serving(numbers(12)), pytest.raises(ConfigError, match="13 is more than the 12 datapoints"):
+            next(iter(batches))

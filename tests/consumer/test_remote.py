@@ -21,6 +21,7 @@ import dfserve
 from dfserve import (
     AddressInUse,
     ConfigError,
+    DatapointError,
     EndpointError,
     PipelineError,
     RemoteDataZMQ,
@@ -33,6 +34,7 @@ from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender
 from dfserve.testing import LocalBroker
+from dfserve.wire.blocks import Rows
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
 
@@ -432,3 +434,96 @@ print(json.dumps({"broker": df._source.broker.pid}))
     assert trainer.output.strip() == json.dumps(line), "nothing else was said"
     with pytest.raises(ProcessLookupError):
         os.kill(line["broker"], 0)
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def labelled(count: int) -> list[list[Any]]:
+    return [[np.full(3, number, np.float32), number] for number in range(count)]
+
+
+def labels_of(batches: Any) -> list[list[int]]:
+    return [labels.tolist() for _, labels in batches]
+
+
+def test_batches_are_made_of_blocks_without_a_datapoint_of_each(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.send(labelled(10))
+    monkeypatch.setattr(Rows, "listed", None)
+    with broker.consumer() as remote:
+        batches = list(BatchData(remote, 4, remainder=True))
+    assert labels_of(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert all(images.flags.writeable for images, _ in batches)
+
+
+def test_what_was_handed_out_in_batches_and_one_by_one_is_told_apart_from_the_rest(
+    broker: LocalBroker, until: Callable[..., Any]
+) -> None:
+    broker.send(labelled(20))
+    with broker.consumer() as first:
+        assert next(first)[1] == 0
+        batches = iter(BatchData(first, 4))
+        assert next(batches)[1].tolist() == [1, 2, 3, 4]
+        assert next(first)[1] == 5
+        assert next(batches)[1].tolist() == [6, 7, 8, 9]
+        assert next(iter(first))[1] == 10
+    with broker.consumer() as second:
+        assert labels_of(BatchData(second, 5, remainder=True)) == [[11, 12, 13, 14, 15], [16, 17, 18, 19]]
+        assert second.in_doubt == 0
+    until(lambda: broker.metrics()["dfserve_datapoints_delivered_total"] == 20, "the last receipt")
+
+
+def test_a_stream_that_ended_in_a_batch_is_not_waited_for_again(broker: LocalBroker) -> None:
+    with broker.consumer(timeout=5) as remote:
+        for count, expected in ((4, [[0, 1], [2, 3]]), (3, [[0, 1], [2]])):
+            broker.send(labelled(count))
+            batches = iter(BatchData(remote, 2, remainder=True))
+            assert [next(batches)[1].tolist() for _ in expected] == expected
+            assert next(batches, None) is None
+
+
+def test_an_error_comes_between_batches_and_takes_what_was_to_be_one_with_it(broker: LocalBroker) -> None:
+    with producer(broker) as sender:
+        for datapoint in labelled(3):
+            sender.send(datapoint)
+        sender.fail(fail_message(ValueError("bad jpeg"), "a.jpg", "Traceback ...", fatal=False))
+        for datapoint in labelled(4):
+            sender.send(datapoint)
+        sender.finish()
+        assert sender.drain()
+    with broker.consumer() as remote:
+        batches = iter(BatchData(remote, 2))
+        assert next(batches)[1].tolist() == [0, 1]
+        with pytest.raises(PipelineError, match="bad jpeg"):
+            next(batches)
+        assert labels_of(BatchData(remote, 2)) == [[0, 1], [2, 3]]
+        assert remote.errors == 1
+
+
+def test_a_block_of_another_structure_in_a_batch_is_refused_as_everywhere(broker: LocalBroker) -> None:
+    broker.send([[1, 2], [3, 4], [5]])
+    with broker.consumer() as remote, pytest.raises(DatapointError, match="datapoint 2 of the batch is a list of 1"):
+        next(iter(BatchData(remote, 3)))
+
+
+def test_two_batches_are_in_flight_whatever_hwm_says(broker: LocalBroker) -> None:
+    with broker.consumer(hwm=3) as remote:
+        BatchData(remote, 100).reset_state()
+        assert remote._stream._inbox.hello().hwm == 200
+    with broker.consumer(hwm=300) as remote:
+        BatchData(remote, 100).reset_state()
+        assert remote._stream._inbox.hello().hwm == 300
+
+
+def test_a_plain_receivers_datapoints_are_batched_too(tcp_address: str) -> None:
+    flow = DataFromList([[1, 2], [3, 4]], shuffle=False)
+    thread = threading.Thread(
+        target=dfserve.send_dataflow_zmq, args=(flow, tcp_address), kwargs={"format": "msgpack", "passes": 1}
+    )
+    with RemoteDataZMQ(tcp_address, format="msgpack", timeout=30) as remote:
+        remote.reset_state()
+        thread.start()
+        assert [part.tolist() for part in next(iter(BatchData(remote, 2)))] == [[1, 3], [2, 4]]
+        thread.join(30)
