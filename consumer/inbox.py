@@ -61,6 +61,11 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def broker(self) -> bytes:
+        """The broker instance whose numbering is followed; empty before the first welcome."""
+        return self._broker
+
     def hello(self) -> ConsumerHello:
         """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
         self.welcomed = False
