@@ -65,6 +65,11 @@ class Inbox:
         """Want at least so many datapoints in flight, from the next hello on."""
         self._identity = replace(self._identity, hwm=max(hwm, self._identity.hwm))
 
+    @property
+    def broker(self) -> bytes:
+        """The broker instance whose numbering is followed; empty before the first welcome."""
+        return self._broker
+
     def hello(self) -> ConsumerHello:
         """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
         self.welcomed = False

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from dfserve import endpoints
 from dfserve.consumer.epochs import Epochs, checked_batch, rank_identity
-from dfserve.consumer.session import Session
+from dfserve.consumer.session import Session, close_sessions, open_sessions
 from dfserve.consumer.stream import Stream, identity
 from dfserve.consumer.waiting import WaitMeter
 from dfserve.dataflow.base import DataFlow
@@ -36,7 +36,8 @@ class RemoteDataZMQ(DataFlow):
     """Datapoints from producers on other machines. A DataFlow, an iterator and a context manager.
 
     With ``bind=True`` it hosts a broker (a child process) at its addresses, and producers connect to it. With
-    ``bind=False`` it connects to one, together with other consumers.
+    ``bind=False`` it connects to one, together with other consumers; or to several, and takes in turn from those that
+    have something. What holds for a broker holds for each: see ``hwm``, ``min_producers``, ``group``.
 
     Iterating again after `break` goes on where it stopped. Received arrays are read-only views of the received block,
     which lives as long as any of them; `dfserve.writable` copies a datapoint.
@@ -46,16 +47,19 @@ class RemoteDataZMQ(DataFlow):
     Threads: it belongs to the thread and process that iterates; `reset_state` (or the first ``next``) connects there.
 
     Args:
-        addr1: ``tcp://host:port``, ``ipc://path`` or ``ipc://@name``.
-        addr2: a second address to bind, e.g. one ipc and one tcp.
+        addr1: ``tcp://host:port``, ``ipc://path`` or ``ipc://@name``; or a list of them. With ``bind=True`` all are the
+            hosted broker's, with ``bind=False`` each is another broker's (``mode="stream"`` only).
+        addr2: one more, e.g. a tcp beside an ipc address to bind.
         hwm: datapoints in flight to this consumer, i.e. sent by the broker and not handed out. At least 16 MiB of small
             ones and at most 64 MiB of large ones (never less than two blocks), whatever it says; 50 is tensorpack's.
             Two batches, where ``batch_size`` or a `BatchData` around it makes larger ones.
+            Several brokers: so many from each.
         bind: host the broker here.
-        timeout: seconds without a datapoint after which ``next`` raises `Starved`. The default leaves a pipeline five
-            minutes to start.
+        timeout: seconds without a datapoint, from any broker, after which ``next`` raises `Starved`. The default leaves
+            a pipeline five minutes to start.
         min_producers: workers that must have ended their last pass before a finite stream ends. One that broke off
-            counts too, and makes the end an error.
+            counts too, and makes the end an error. Several brokers: so many at each, and the stream ends when the
+            streams of all brokers have.
         pipeline: name of the pipeline to consume.
         group: consumers of one group share the data, each group gets all of it.
         lag: when this group is too slow for the others, ``"wait"`` holds the producers back, ``"skip"`` lets its oldest
@@ -67,7 +71,7 @@ class RemoteDataZMQ(DataFlow):
         max_frame: bytes of one array that the hosted broker admits.
         metrics_port: port on which the hosted broker serves /metrics, None for none.
         keys: encrypt, and check who is there, on tcp: the folder that ``dfserve keys FOLDER`` has made, or with
-            ``bind=False`` this client's file of it.
+            ``bind=False`` this client's file of it. Several brokers take one file if they have the same folder.
         mode: ``"stream"``, what producers send as long as they send it; ``"epochs"``: each ``for`` loop is one epoch
             over an indexable or sharded source, each item exactly once whatever dies, and the position can be saved.
         seed, shuffle: epochs: of the order, which is another one in every epoch, and of each item's random numbers.
@@ -95,7 +99,7 @@ class RemoteDataZMQ(DataFlow):
 
     def __init__(
         self,
-        addr1: str,
+        addr1: str | list[str] | tuple[str, ...],
         addr2: str | None = None,
         hwm: int = 50,
         bind: bool = True,
@@ -126,7 +130,7 @@ class RemoteDataZMQ(DataFlow):
         resume: Literal["checkpoint", "broker", "fresh"] = "checkpoint",
         lease_time: float = 60.0,
     ) -> None:
-        self._addresses = [addr1] if addr2 is None else [addr1, addr2]
+        self._addresses = _listed(addr1, addr2)
         _check(self._addresses, bind, lag, timeout, min_producers)
         Window(hwm)
         self._hwm, self._bind, self._timeout, self._format = hwm, bind, timeout, format
@@ -134,10 +138,11 @@ class RemoteDataZMQ(DataFlow):
         self._metrics_port = metrics_port
         self._keys = None if keys is None else Path(keys)
         self._meter = WaitMeter(time.monotonic())
-        self._source: Session | None = None
+        self._sessions: list[Session] = []  # one for each broker
         self._plain: Any = None
         self._epochs: Epochs | None = None
         self._epoch: Iterator[Any] | None = None
+        _check_brokers(self._addresses, bind, mode, format)
         _check_mode(
             mode,
             format,
@@ -159,7 +164,7 @@ class RemoteDataZMQ(DataFlow):
         )
         if mode == "stream":
             self._stream = Stream(
-                self._addresses,
+                [" and ".join(self._addresses)] if bind else self._addresses,
                 self._connected,
                 identity(pipeline, group, lag, hwm, min_producers),
                 timeout=timeout,
@@ -170,7 +175,7 @@ class RemoteDataZMQ(DataFlow):
             plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
             self._epochs = Epochs(
                 self._addresses,
-                self._connected,
+                lambda: self._connected()[0],
                 rank_identity(plan, group, hwm, rank, resume, on_error, hosts=bind),
                 timeout=timeout,
                 on_error=on_error,
@@ -187,7 +192,8 @@ class RemoteDataZMQ(DataFlow):
         """Bind or connect, and join the group: what is produced from here on reaches it. Calling it again is harmless.
 
         Raises:
-            Starved: with ``bind=False``, no broker answered within ``timeout``.
+            Starved: with ``bind=False``, no broker answered within ``timeout``. Of several, those that have not within
+                five seconds are named in the log, and joined when they do.
         """
         self._check_process()
         if self._format is not None:
@@ -198,15 +204,17 @@ class RemoteDataZMQ(DataFlow):
             self._stream.reset_state()
 
     def _check_process(self) -> None:
-        if self._source is not None and self._source.pid != os.getpid():
+        if self._sessions and self._sessions[0].pid != os.getpid():
             raise ConfigError(
-                f"this RemoteDataZMQ was connected in process {self._source.pid} and is used in {os.getpid()}; "
+                f"this RemoteDataZMQ was connected in process {self._sessions[0].pid} and is used in {os.getpid()}; "
                 "make one in each process (with bind=False), or call reset_state only in the process that iterates"
             )
 
-    def _connected(self) -> Session:
-        self._source = Session(self._addresses, self._bind, self._broker_settings, self._metrics_port, self._keys)
-        return self._source
+    def _connected(self) -> list[Session]:
+        self._sessions = open_sessions(
+            self._addresses, self._bind, self._broker_settings, self._metrics_port, self._keys
+        )
+        return self._sessions
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator that ends with the stream, or the epoch. A new one goes on where the last one stopped."""
@@ -304,7 +312,7 @@ class RemoteDataZMQ(DataFlow):
         """Return the next datapoint; StopIteration at the end of a finite stream, or epoch. (Then, of the next one.)"""
         if self._epochs is not None:
             return self._next_of_epoch(self._epochs)
-        if self._source is None and self._plain is None:
+        if not self._sessions and self._plain is None:
             self.reset_state()
         return next(self._stream) if self._plain is None else self._plain.receive()
 
@@ -328,26 +336,28 @@ class RemoteDataZMQ(DataFlow):
         """The addresses that are bound, with ports resolved (``bind=True``), or that it connects to."""
         if self._plain is None:
             self.reset_state()
-        broker = self._source.broker if self._source is not None else None
+        broker = self._sessions[0].broker if self._sessions else None
         return broker.endpoints if broker is not None else self._addresses
 
     def close(self) -> None:
         """Leave the group, giving back what was not handed out; end the hosted broker. Safe to call twice."""
-        source, self._source = self._source, None
+        sessions, self._sessions = self._sessions, []
         if self._plain is not None:
             self._plain.close()
             self._plain = None
-        if source is not None:
-            if source.pid == os.getpid():
-                goodbye = self._stream.farewell() if self._epochs is None else self._epochs.farewell()
-                source.connection.send(goodbye)
-                if self._epochs is not None and source.broker is None:  # a hosted one ends with us
-                    self._epochs.await_parting(source, goodbye)
-            source.close()
+        if sessions and sessions[0].pid == os.getpid():
+            self._say_goodbye(sessions[0])
+        close_sessions(sessions)
+        (self._stream if self._epochs is None else self._epochs).close()
+
+    def _say_goodbye(self, session: Session) -> None:
         if self._epochs is None:
-            self._stream.close()
-        else:
-            self._epochs.close()
+            self._stream.say_goodbye()
+            return
+        goodbye = self._epochs.farewell()
+        session.connection.send(goodbye)
+        if session.broker is None:  # a hosted one ends with us
+            self._epochs.await_parting(session, goodbye)
 
     def __enter__(self) -> RemoteDataZMQ:
         return self
@@ -367,17 +377,34 @@ class RemoteDataZMQ(DataFlow):
         )
 
 
+def _listed(addr1: str | list[str] | tuple[str, ...], addr2: str | None) -> list[str]:
+    several = [addr1] if isinstance(addr1, str) else list(addr1)
+    return several if addr2 is None else [*several, addr2]
+
+
 def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_producers: int) -> None:
-    for address in addresses:
-        endpoints.parse(address)
-    if not bind and len(addresses) > 1:
-        raise ConfigError(f"bind=False connects to one broker; give one address, not {' and '.join(addresses)}")
+    if not addresses:
+        raise ConfigError("addr1 is an empty list; give at least one address")
+    texts = [endpoints.parse(address).text for address in addresses]
+    if not bind and len(set(texts)) < len(texts):
+        raise ConfigError(f"{' and '.join(addresses)}: the same address twice")
     if lag not in ("wait", "skip"):
         raise ConfigError(f"lag is {lag!r}; it is 'wait' or 'skip'")
     if timeout <= 0:
         raise ConfigError(f"timeout is {timeout}; it counts seconds and must be above 0")
     if min_producers < 1:
         raise ConfigError(f"min_producers is {min_producers}; at least 1 must end before a stream can end")
+
+
+def _check_brokers(addresses: list[str], bind: bool, mode: str, wire_format: str | None) -> None:
+    if wire_format is not None and len(addresses) > 2:
+        raise ConfigError(f"format={wire_format!r} takes two addresses at most, as tensorpack's does")
+    if mode == "epochs" and not bind and len(addresses) > 1:
+        raise ConfigError(
+            "mode='epochs' takes one broker: it owns the plan and knows which item was handed out, so two would hand "
+            f"out each item twice. Give one address, not {' and '.join(addresses)}, and send all producers there; "
+            "mode='stream' takes several"
+        )
 
 
 def _check_mode(mode: str, wire_format: str | None, keys: Path | None, given: dict[str, Any]) -> None:

@@ -1,14 +1,17 @@
-"""Owns a consumer's session: the broker it hosts or joins, its connection, and waits that end or say who is missing."""
+"""Owns a consumer's sessions: a broker it hosts or joins, the connection, and waits that end or say who is missing."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import zmq
 
 from dfserve import endpoints
 from dfserve.client import Connection
@@ -35,6 +38,7 @@ class Session:
         keys: Path | None = None,
     ) -> None:
         self.pid = os.getpid()
+        self.where = " and ".join(addresses)
         self.broker: EmbeddedBroker | None = None
         if bind:
             for address in addresses:
@@ -69,7 +73,7 @@ class Session:
                 if error.reason == "version":
                     raise
                 bad()
-                log.error("the broker sent a message that cannot be read: %s", error)
+                log.error("the broker at %s sent a message that cannot be read: %s", self.where, error)
                 continue
             if received is None:
                 return
@@ -84,38 +88,88 @@ class Session:
         timeout: float,
         each_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Receive until ``ready()``; every wait ends with it or with an error that says who is missing.
+        """As the function `wait`, for this session alone; ``beat`` returns the heartbeat."""
+        wait([self], ready, receive, lambda: self.connection.send(beat()), who, timeout, each_tick)
 
-        Args:
-            receive: takes in what has come.
-            beat: returns the heartbeat that is sent once a second.
-            who: says who is missing, given the seconds waited.
-            timeout: seconds.
-            each_tick: called once a second with the seconds waited.
 
-        Raises:
-            Starved: ``timeout`` has passed.
-            BrokerLost: the hosted broker ended.
-            KeysError: the broker refused our key, or the lack of one.
-        """
-        started = time.monotonic()
-        tick, complain = started + TICK, started + PATIENCE
-        receive()
-        while not ready():
-            now = time.monotonic()
-            if now >= started + timeout:
-                self.check()
-                raise Starved(who(now - started))
-            if now >= tick:
-                tick = now + TICK
-                self.check()
-                each_tick(now - started)
-                self.connection.send(beat())
-            if now >= complain:
-                complain = now + 3 * PATIENCE
-                log.warning("%s", who(now - started))
-            if self.connection.socket.poll(int(1000 * max(0.0, min(tick, started + timeout) - now)) + 1):
-                receive()
+def open_sessions(
+    addresses: list[str], bind: bool, settings: dict[str, Any], metrics_port: int | None, keys: Path | None = None
+) -> list[Session]:
+    """Make one session for each broker: one hosts all addresses that are bound, each that is connected to is another.
+
+    If one cannot be made, those before it are closed.
+    """
+    with contextlib.ExitStack() as undo:
+        made = []
+        for some in [addresses] if bind else [[address] for address in addresses]:
+            session = Session(some, bind, settings, metrics_port, keys)
+            undo.callback(session.close)
+            made.append(session)
+        undo.pop_all()
+    return made
+
+
+def close_sessions(sessions: Iterable[Session]) -> None:
+    """Close all, each in the process and thread that made it; one that was closed is left alone."""
+    for session in sessions:
+        session.close()
+
+
+def wait(
+    sessions: Sequence[Session],
+    ready: Callable[[], bool],
+    receive: Callable[[], object],
+    beat: Callable[[], object],
+    who: Callable[[float], str],
+    timeout: float,
+    each_tick: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Receive until ``ready()``; every wait ends with it or with an error that says who is missing.
+
+    Args:
+        sessions: whichever has a message ends a sleep.
+        receive: takes in what has come. What it leaves in a socket must make ``ready()`` true.
+        beat: sends the heartbeats; called once a second.
+        who: says who is missing, given the seconds waited.
+        timeout: seconds.
+        each_tick: called once a second with the seconds waited.
+
+    Raises:
+        Starved: ``timeout`` has passed.
+        BrokerLost: the hosted broker ended.
+        KeysError: a broker refused our key, or the lack of one.
+    """
+    started = time.monotonic()
+    tick, complain = started + TICK, started + PATIENCE
+    receive()
+    while not ready():
+        now = time.monotonic()
+        if now >= started + timeout:
+            _check(sessions)
+            raise Starved(who(now - started))
+        if now >= tick:
+            tick = now + TICK
+            _check(sessions)
+            each_tick(now - started)
+            beat()
+        if now >= complain:
+            complain = now + 3 * PATIENCE
+            log.warning("%s", who(now - started))
+        if listen(sessions, int(1000 * max(0.0, min(tick, started + timeout) - now)) + 1):
+            receive()
+
+
+def listen(sessions: Sequence[Session], milliseconds: int) -> bool:
+    """Sleep until a message has come to one of them, or the time is over; tells whether one has."""
+    poller = zmq.Poller()
+    for session in sessions:
+        poller.register(session.connection.socket, zmq.POLLIN)
+    return bool(poller.poll(milliseconds))
+
+
+def _check(sessions: Sequence[Session]) -> None:
+    for session in sessions:
+        session.check()
 
 
 def _close(pid: int, connection: Connection, broker: EmbeddedBroker | None) -> None:

@@ -1,4 +1,4 @@
-"""Owns stream mode at a consumer: what producers send as long as they send it, over any reconnect."""
+"""Owns stream mode at a consumer: what producers send as long as they send it, over any reconnect and any brokers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
-from dfserve.client import Connection
 from dfserve.consumer.cursor import Cursor
 from dfserve.consumer.failures import pipeline_error
-from dfserve.consumer.inbox import Arrival, Inbox
-from dfserve.consumer.session import Session
-from dfserve.consumer.waiting import WaitMeter, metered, missing
+from dfserve.consumer.feed import Feed
+from dfserve.consumer.inbox import Arrival
+from dfserve.consumer.rota import Rota
+from dfserve.consumer.session import TICK, Session, listen, wait
+from dfserve.consumer.waiting import WaitMeter, combined, metered
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
 from dfserve.wire import messages as m
@@ -28,6 +30,10 @@ from dfserve.wire.recycler import Recycler
 log = logging.getLogger("dfserve.consumer")
 
 SHORT_MS = 1  # milliseconds of a wait before what is owed is sent: at full speed the next block comes sooner
+# Seconds that brokers have to answer when one of them has: longer than the way there and a connection that is tried
+# anew, and short enough for a training that starts without one of them.
+JOINING = 5.0
+GONE = 10  # heartbeats, a second apart, without a word from a broker before the log says so while others deliver
 
 
 class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this module
@@ -35,57 +41,75 @@ class EndOfStream(Exception):  # noqa: N818  # not an error; never leaves this m
 
 
 class Stream:
-    """A stream of one consumer.
+    """A stream of one consumer, from one broker or several.
+
+    Each broker has a connection and numbers of its own (`Feed`); they take turns, and one that is slow or gone holds up
+    nothing but the end: that comes when each has said its own.
 
     Args:
-        addresses: of the broker, for messages.
-        connect: makes the session.
+        addresses: of each broker, for messages.
+        connect: makes the sessions, one for each broker.
         identity: who this consumer is.
         timeout: seconds without a datapoint after which it is an error.
         on_error: the policy for what fails remotely.
-        meter: adds up the seconds of waiting.
+        meter: adds up the seconds of waiting, for whichever broker.
 
     Attributes:
-        errors: failures so far.
         in_doubt: datapoints that a consumer which died may have handed out too.
     """
 
     def __init__(
         self,
         addresses: list[str],
-        connect: Callable[[], Session],
+        connect: Callable[[], list[Session]],
         identity: m.ConsumerHello,
         *,
         timeout: float,
         on_error: OnError,
         meter: WaitMeter,
     ) -> None:
-        self._addresses = addresses
         self._connect = connect
-        self._inbox = Inbox(identity)
-        self._min_producers = identity.min_producers
+        # A session of its own for each: two addresses may turn out to be one broker's, which must tell them apart.
+        self._feeds = [
+            Feed(address, replace(identity, session=secrets.token_bytes(m.SESSION_BYTES))) for address in addresses
+        ]
+        self._several = len(addresses) > 1
+        self._rota = Rota(self._feeds)
+        self._sessions: list[Session] = []
         self._timeout = timeout
         self._tally = Tally(on_error, "RemoteDataZMQ")
         self._meter = meter
         self._cursor = Cursor()
-        self._open: Arrival | None = None
-        self._beat: m.ConsumerBeat | None = None
-        self._source: Session | None = None
+        self._open: tuple[Feed, Arrival] | None = None
+        self._next_beat = 0.0
         self._recycler = Recycler()
-        self.errors = 0
+        self._failures = 0
         self.in_doubt = 0
 
-    def reset_state(self) -> None:
-        """Connect, and join the group."""
-        if self._source is not None:
-            return
-        self._source = self._connect()
-        with metered(self._meter, lambda: self._beat) as each_tick:
-            self._await(lambda: self._inbox.welcomed, each_tick)
+    @property
+    def errors(self) -> int:
+        """Failures so far, of items, workers and messages."""
+        return self._failures + sum(feed.errors for feed in self._feeds)
 
-    def widen(self, hwm: int) -> None:
-        """Have at least so many datapoints in flight, if it is not connected yet."""
-        self._inbox.widen(hwm)
+    def reset_state(self) -> None:
+        """Connect, and join the group at each broker; one that does not answer is waited for only if none does."""
+        if self._sessions:
+            return
+        self._sessions = self._connect()
+        for feed, session in zip(self._feeds, self._sessions, strict=True):
+            feed.session = session
+        enough = time.monotonic() + min(JOINING, self._timeout / 2)
+
+        def joined() -> bool:
+            welcomed = [feed.welcomed for feed in self._feeds]
+            return all(welcomed) or (any(welcomed) and time.monotonic() >= enough)
+
+        with self._metered() as each_tick:
+            self._wait(joined, self._receive_everything if self._several else self._receive, each_tick)
+        self._check_distinct()
+        for feed in self._feeds:
+            if not feed.welcomed:
+                log.warning("the broker at %s has not answered; the others are read meanwhile", feed.address)
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator that ends with the stream."""
@@ -131,11 +155,26 @@ class Stream:
                     self._next_block()
         return pieces
 
+    def widen(self, hwm: int) -> None:
+        """Have at least so many datapoints in flight from each broker, if it is not connected yet."""
+        for feed in self._feeds:
+            feed.widen(hwm)
+
+    def say_goodbye(self) -> None:
+        """Tell each broker how far we are: what was not handed out is the group's again."""
+        feed, arrival = (None, None) if self._open is None else self._open
+        for each in self._feeds:
+            each.say_goodbye(arrival if each is feed else None, self._cursor.left)
+
     def close(self) -> None:
-        """Forget the session, which is closed by whoever closes it, and what was received."""
-        self._source = None
+        """Forget the sessions, which are closed by whoever closes them, and what was received.
+
+        Which brokers' streams have ended is not forgotten: the loop had not ended, and may be taken up again.
+        """
+        self._sessions = []
         self._cursor, self._open = Cursor(), None
-        self._inbox.expire()
+        for feed in self._feeds:
+            feed.close()
 
     # ------------------------------------------------------------------ blocks
 
@@ -143,15 +182,10 @@ class Stream:
         """Make the next block the one that is handed out; raise what arrived instead of one."""
         self.reset_state()
         self._finish_open()
-        arrival = self._inbox.take()
-        if arrival is None:
-            self._receive()
-            arrival = self._inbox.take()
-        if arrival is None:
-            self._await_arrival()
-            arrival = self._inbox.take()
-            assert arrival is not None
-        self._open = arrival
+        if self._several and time.monotonic() >= self._next_beat:
+            self._keep_in_touch()
+        feed, arrival = self._next_arrival()
+        self._open = feed, arrival
         message = arrival.message
         if isinstance(message, m.Deliver):
             self._open_block(message, arrival)
@@ -160,18 +194,29 @@ class Stream:
         if isinstance(message, m.DeliverFailure):
             self._fail(pipeline_error(message))
             return
+        over = self._rota.end(feed)
+        self._give_receipts(all_of_them=True)  # nobody knows whether there will be another loop
         if message.broken:
-            self._fail(_incomplete(message))
-        if self._inbox.owes:  # nobody may ask for more
-            self._send_receipt()
-        raise EndOfStream
+            self._fail(_incomplete(message, f" at {feed.address}" if self._several else ""))
+        if over:
+            raise EndOfStream
+
+    def _next_arrival(self) -> tuple[Feed, Arrival]:
+        """Return what is next: of the brokers that have something, from the one that was read longest ago."""
+        while True:
+            for feed in self._rota.going:
+                arrival = feed.take()
+                if arrival is not None:
+                    self._rota.served(feed)
+                    return feed, arrival
+            self._await_arrival()
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
         try:
             frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
             rows = open_block(frames)
         except WireError as error:
-            self.errors += 1
+            self._failures += 1
             log.error("dropped a block of %s: %s", message.source, error)
             return
         if message.again:
@@ -180,75 +225,80 @@ class Stream:
         self._tally.good(len(rows) - message.skip)
 
     def _finish_open(self) -> None:
-        arrival, self._open = self._open, None
-        if arrival is not None:
-            self._inbox.handed_out(arrival)
-            if self._inbox.receipt_due(time.monotonic()):
-                self._send_receipt()
+        if self._open is not None:
+            feed, arrival = self._open
+            self._open = None
+            feed.handed_out(arrival)
+            self._give_receipts()
 
-    def _send_receipt(self) -> None:
-        if self._source is not None:
-            for message in self._inbox.receipt(self._meter.total, time.monotonic()):
-                self._source.connection.send(message)
-
-    def farewell(self) -> m.Message:
-        """Return the goodbye: what was not handed out is the group's again."""
-        left = self._cursor.left
-        if self._open is not None and left == 0:
-            self._inbox.handed_out(self._open)
-            return m.Bye(self._inbox.done, 0)
-        if self._open is None or not isinstance(self._open.message, m.Deliver):
-            return m.Bye(self._inbox.done, 0)
-        message = self._open.message
-        return m.Bye(self._inbox.done, message.count - message.skip - left)
+    def _give_receipts(self, *, all_of_them: bool = False) -> None:
+        """Give those that are due, or all that are owed: a broker's may come due while others deliver."""
+        now = time.monotonic()
+        for feed in self._feeds:
+            feed.give_receipt(self._meter.total, now, owed=all_of_them)
 
     def _fail(self, error: DfserveError) -> None:
-        self.errors += 1
+        self._failures += 1
         self._tally.bad(error, error.remote_traceback if isinstance(error, PipelineError) else "")
 
     # ------------------------------------------------------------------ waiting
 
     def _await_arrival(self) -> None:
-        source = self._source
-        assert source is not None
-        with metered(self._meter, lambda: self._beat) as each_tick:
-            if self._inbox.owes:
-                if source.connection.socket.poll(SHORT_MS):
+        with self._metered() as each_tick:
+            if any(feed.owes for feed in self._feeds):
+                if listen(self._sessions, SHORT_MS):
                     self._receive()
-                if not self._inbox:
-                    self._send_receipt()
-            self._await(lambda: bool(self._inbox), each_tick)
+                if not self._has_arrivals():
+                    self._give_receipts(all_of_them=True)
+            self._wait(self._has_arrivals, self._receive, each_tick)
 
-    def _await(self, ready: Callable[[], bool], each_tick: Callable[[float], None] = lambda _: None) -> None:
-        """Receive until something is there; every wait ends with it or with an error that says who is missing."""
-        source = self._source
-        assert source is not None
-        beat = lambda: self._inbox.beat(self._meter.total, time.monotonic())  # noqa: E731  # read when it is sent
-        source.wait(ready, self._receive, beat, self._missing, self._timeout, each_tick)
+    def _has_arrivals(self) -> bool:
+        return any(feed.waiting for feed in self._rota.going)
 
-    def _missing(self, waited: float) -> str:
-        return missing(self._beat, " and ".join(self._addresses), waited, self._min_producers)
+    def _metered(self) -> AbstractContextManager[Callable[[float], None]]:
+        return metered(self._meter, lambda: combined([feed.said for feed in self._feeds]))
+
+    def _wait(
+        self, ready: Callable[[], bool], receive: Callable[[], object], each_tick: Callable[[float], None]
+    ) -> None:
+        wait(self._sessions, ready, receive, self._beat, self._missing, self._timeout, each_tick)
 
     def _receive(self) -> None:
-        """Take messages in until there is a delivery or none is left; the rest waits in libzmq's queue."""
-        source = self._source
-        assert source is not None
-        for message, frames in () if self._inbox else source.messages(self._note_bad):
-            self._handle(source.connection, message, frames)
-            if self._inbox:
-                return
+        """Take in what may be handed out next, and all of a stream that has ended: its broker may ask who we are."""
+        for feed in self._rota.going:
+            feed.receive()
+        for feed in self._rota.ended:
+            feed.receive(everything=True)
 
-    def _note_bad(self) -> None:
-        self.errors += 1
+    def _receive_everything(self) -> None:
+        """Take in all: while others are waited for, what is left in a socket would wake the wait again and again."""
+        for feed in self._feeds:
+            feed.receive(everything=True)
 
-    def _handle(self, connection: Connection, message: m.Message, frames: list[Any]) -> None:
-        if isinstance(message, m.ConsumerBeat):
-            self._beat = message
-        if isinstance(message, m.Refused) and message.kind != "expired":
-            text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"
-            raise ConfigError(text) if message.kind == "config" else WireError(message.kind, text)
-        for answer in self._inbox.receive(message, frames):
-            connection.send(answer)
+    def _keep_in_touch(self) -> None:
+        """While some brokers deliver there is no wait, in which the others would be heard and told that we live."""
+        self._receive()
+        self._beat()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        self._next_beat = now + TICK
+        for feed in self._feeds:
+            feed.beat(self._meter.total, now)
+            if self._several and feed.unanswered == GONE:
+                log.warning("nothing was heard from the broker at %s for %d s", feed.address, GONE * TICK)
+        self._check_distinct()
+
+    def _check_distinct(self) -> None:
+        seen: dict[bytes, str] = {}
+        for feed in self._feeds:
+            if feed.welcomed and (other := seen.setdefault(feed.broker, feed.address)) != feed.address:
+                raise ConfigError(f"{other} and {feed.address} are the same broker: with bind=False, give each once")
+
+    def _missing(self, waited: float) -> str:
+        who = "; ".join(feed.missing(waited) for feed in self._rota.going)
+        ended = " and ".join(feed.address for feed in self._rota.ended)
+        return f"{who}. The stream of {ended} has ended" if ended else who
 
 
 def identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) -> m.ConsumerHello:
@@ -270,12 +320,12 @@ def identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) 
     )
 
 
-def _incomplete(message: m.DeliverEnd) -> WorkerLost:
+def _incomplete(message: m.DeliverEnd, where: str) -> WorkerLost:
     workers = ", ".join(message.broken)
     first = message.broken[0].split(":")[0]
     return WorkerLost(
-        f"the pass is not complete: {len(message.broken)} of {len(message.broken) + message.finished} workers did not "
-        f"end it ({workers})",
+        f"the pass{where} is not complete: {len(message.broken)} of {len(message.broken) + message.finished} workers "
+        f"did not end it ({workers})",
         host=first.rpartition("/")[0],
         worker=first,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dfserve.wire.messages import ConsumerBeat
@@ -60,6 +60,24 @@ def metered(meter: WaitMeter, beat: Callable[[], ConsumerBeat | None]) -> Iterat
         count(now - started)
         if (line := meter.advice(now, beat())) is not None:
             log.warning("%s", line)
+
+
+def combined(said: Sequence[ConsumerBeat | None]) -> ConsumerBeat | None:
+    """Return what several brokers said as if one had; None if none has said anything.
+
+    Its occupancy is that of the fullest: one whose data are there and do not get here is what the trainer waits for.
+    """
+    heard = [beat for beat in said if beat is not None]
+    if len(heard) < 2:
+        return heard[0] if heard else None
+    return ConsumerBeat(
+        sent=0,  # counts for each broker by itself
+        producers=sum(beat.producers for beat in heard),
+        finished=sum(beat.finished for beat in heard),
+        lost=[name for beat in heard for name in beat.lost],
+        queued=sum(beat.queued for beat in heard),
+        occupancy=max(beat.occupancy for beat in heard),
+    )
 
 
 def _diagnosis(beat: ConsumerBeat | None) -> str:

@@ -23,7 +23,7 @@ import json, os, sys, time
 import dfserve
 df = dfserve.RemoteDataZMQ({address!r})
 df.reset_state()
-print(json.dumps({{"broker": df._source.broker.pid}}), flush=True)
+print(json.dumps({{"broker": df._sessions[0].broker.pid}}), flush=True)
 {then}
 """
 HANG = "time.sleep(3600)"

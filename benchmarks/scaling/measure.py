@@ -1,4 +1,4 @@
-"""Owns the measuring of one size: a broker, its producers and consumers, and what went through it in a time."""
+"""Owns the measuring of one size: brokers, their producers and consumers, and what went through them in a time."""
 
 from __future__ import annotations
 
@@ -32,40 +32,61 @@ def run(chosen: Chosen) -> Results:
     return rounds.run(chosen.cases, chosen.sides, chosen.rounds, measure, chosen.say)
 
 
+class Fleet:
+    """The brokers of one size, counted as one."""
+
+    def __init__(self, brokers: list[Watched]) -> None:
+        self.brokers = brokers
+
+    def total(self, metric: str) -> float:
+        """Return a metric, added over labels and brokers."""
+        return sum(each.total(metric) for each in self.brokers)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that all have used."""
+        return sum(each.cpu_seconds() for each in self.brokers)
+
+    def await_each(self, metric: str, least: float) -> None:
+        """Wait until each has at least so much of a metric."""
+        for each in self.brokers:
+            each.await_total(metric, least)
+
+
 def scaled(case: str, side: str, seconds: float) -> Figures:
     """Measure one size."""
     size = SIZES[side]
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(logs())
-        watched = stack.enter_context(broker(log))
+        fleet = Fleet([stack.enter_context(broker(log)) for _ in range(size.brokers)])
+        addresses = [each.ipc for each in fleet.brokers]
         consumers = [
-            stack.enter_context(started(PEER, "receive", case, watched.ipc, f"group{group}", log=log))
+            stack.enter_context(started(PEER, "receive", case, f"group{group}", *addresses, log=log))
             for group in range(size.groups)
             for _ in range(size.consumers)
         ]
-        watched.await_total("dfserve_consumers", len(consumers))
-        for _ in range(size.processes):
-            sessions = size.producers // size.processes
-            stack.enter_context(started(PEER, "send", case, watched.tcp, sessions, log=log))
-        watched.await_total("dfserve_producers", size.producers)
-        watched.await_total(DELIVERED, 1)
-        settle(watched, size.groups, seconds)
-        return counted(watched, [consumer.pid for consumer in consumers], CASES[case].nbytes, seconds)
+        fleet.await_each("dfserve_consumers", len(consumers))
+        for number in range(size.processes):
+            where = fleet.brokers[number % size.brokers].tcp
+            stack.enter_context(started(PEER, "send", case, where, size.producers // size.processes, log=log))
+        fleet.await_each("dfserve_producers", size.producers // size.brokers)
+        fleet.await_each(DELIVERED, 1)
+        settle(fleet, size.groups, seconds)
+        return counted(fleet, [consumer.pid for consumer in consumers], CASES[case].nbytes, seconds)
 
 
-def settle(watched: Watched, groups: int, seconds: float) -> None:
+def settle(fleet: Fleet, groups: int, seconds: float) -> None:
     """Wait until what comes in goes out: while the queue fills, a gigabyte received is not yet a gigabyte sent."""
     deadline = time.monotonic() + PATIENCE * seconds
     while True:
-        received, delivered = watched.total(RECEIVED), watched.total(DELIVERED)
+        received, delivered = fleet.total(RECEIVED), fleet.total(DELIVERED)
         time.sleep(min(LOOK, seconds))
-        received, delivered = watched.total(RECEIVED) - received, watched.total(DELIVERED) - delivered
+        received, delivered = fleet.total(RECEIVED) - received, fleet.total(DELIVERED) - delivered
         if (received > 0 and abs(received - delivered / groups) <= STEADY * received) or time.monotonic() > deadline:
             return
 
 
-def counted(watched: Watched, consumers: list[int], nbytes: int, seconds: float) -> Figures:
-    """Return what goes through a broker in a time, from its own counters, and the CPU time of broker and consumers.
+def counted(fleet: Fleet, consumers: list[int], nbytes: int, seconds: float) -> Figures:
+    """Return what goes through the brokers in a time, from their own counters, and the CPU time of them and consumers.
 
     It takes longer than ``seconds`` only where nothing went through in these.
 
@@ -75,8 +96,8 @@ def counted(watched: Watched, consumers: list[int], nbytes: int, seconds: float)
 
     def now() -> list[float]:
         times = [psutil.Process(pid).cpu_times() for pid in consumers]
-        cpu = [watched.cpu_seconds(), sum(each.user + each.system for each in times)]
-        return [time.perf_counter(), watched.total(RECEIVED), watched.total(DELIVERED), *cpu]
+        cpu = [fleet.cpu_seconds(), sum(each.user + each.system for each in times)]
+        return [time.perf_counter(), fleet.total(RECEIVED), fleet.total(DELIVERED), *cpu]
 
     before = now()
     deadline = before[0] + GRACE
@@ -88,7 +109,7 @@ def counted(watched: Watched, consumers: list[int], nbytes: int, seconds: float)
             break
         if before[0] + elapsed > deadline:
             raise PeerFailed(
-                f"{received:,.0f} bytes came to the broker in {elapsed:.0f} s, and {delivered:,.0f} left it"
+                f"{received:,.0f} bytes came to brokers in {elapsed:.0f} s, and {delivered:,.0f} left them"
             )
     return {
         "items": delivered / nbytes,

@@ -22,9 +22,9 @@ def send(case: str, address: str, sessions: str) -> None:
         thread.join()
 
 
-def receive(case: str, address: str, group: str) -> None:  # noqa: ARG001  # as above
-    """Receive for ever as a member of a group."""
-    with RemoteDataZMQ(address, bind=False, group=group) as data:
+def receive(case: str, group: str, *addresses: str) -> None:  # noqa: ARG001  # as above
+    """Receive for ever as a member of a group, from one broker or several."""
+    with RemoteDataZMQ(addresses, bind=False, group=group) as data:
         for datapoint in data:
             del datapoint
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """One arrangement around a standalone broker.
+    """One arrangement around a standalone broker, or several.
 
     Attributes:
         title: as the table shows it.
@@ -15,6 +15,7 @@ class Size:
         processes: over which the producers are spread.
         groups: each gets everything.
         consumers: of each group; a process each.
+        brokers: each has an equal part of the producers, and every consumer takes from all.
     """
 
     title: str
@@ -22,6 +23,7 @@ class Size:
     processes: int = 1
     groups: int = 1
     consumers: int = 1
+    brokers: int = 1
 
 
 SIZES = {
@@ -31,4 +33,6 @@ SIZES = {
     "producers128": Size("128 producers (8 processes)", producers=128, processes=8),
     "consumers8": Size("8 consumers of one group", consumers=8),
     "groups2": Size("2 groups", groups=2),
+    "producers2": Size("2 producers, 1 broker", producers=2, processes=2),
+    "brokers2": Size("2 producers, 2 brokers", producers=2, processes=2, brokers=2),
 }

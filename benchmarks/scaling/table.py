@@ -37,6 +37,8 @@ AIMS = [
         for case in CASES
     ),
     *(Aim(case, "consumers8", "one", 0.95, value=delivered, what="total throughput") for case in CASES),
+    # Half as much again, where there are cores for it: below that a second broker is not worth its trouble.
+    *(Aim(case, "brokers2", "producers2", 1.5, value=delivered, what="total throughput") for case in CASES),
 ]
 
 

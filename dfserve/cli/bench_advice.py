@@ -208,7 +208,7 @@ def _pipeline(m: Measured) -> Verdict:
 _BROKER = Verdict(
     "broker",
     "its process has no CPU time left",
-    "send fewer and larger datapoints (batch in the pipeline), or run a second broker for some of the trainers",
+    "send fewer and larger datapoints (batch in the pipeline), or several brokers, each with a part of the producers",
 )
 _CONSUMER = Verdict(
     "transport",

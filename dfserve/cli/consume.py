@@ -76,7 +76,7 @@ def line(figures: dict[str, float]) -> str:
 
 
 @click.command()
-@click.argument("address", metavar="ADDR", envvar="DFSERVE_FROM")
+@click.argument("addresses", metavar="ADDR...", nargs=-1, required=True, envvar="DFSERVE_FROM")
 @click.option(
     "--count", type=click.IntRange(min=1), envvar="DFSERVE_COUNT", help="Stop after this many. [env: DFSERVE_COUNT]"
 )
@@ -95,7 +95,7 @@ def line(figures: dict[str, float]) -> str:
     default=1,
     show_default=True,
     envvar="DFSERVE_MIN_PRODUCERS",
-    help="Workers that must have ended before a finite stream ends. [env: DFSERVE_MIN_PRODUCERS]",
+    help="Workers that must have ended, at each broker, before a finite stream ends. [env: DFSERVE_MIN_PRODUCERS]",
 )
 @click.option(
     "--timeout",
@@ -113,7 +113,7 @@ def line(figures: dict[str, float]) -> str:
     "for brokers that ask for one. [env: DFSERVE_KEYS]",
 )
 def consume(
-    address: str,
+    addresses: tuple[str, ...],
     count: int | None,
     seconds: float | None,
     as_json: bool,
@@ -122,7 +122,7 @@ def consume(
     timeout: float,
     keys: Path | None,
 ) -> None:
-    """Take datapoints from a broker and throw them away, to measure what a trainer would get.
+    """Take datapoints from a broker, or several, and throw them away, to measure what a trainer would get.
 
     Reports datapoints/s, MB/s and the time spent waiting. Waiting near 100% is normal here: this consumer does nothing
     else. It ends with the stream, at --count or --seconds, or with Ctrl-C.
@@ -135,7 +135,7 @@ def consume(
 
     meter = Meter(as_json)
     with RemoteDataZMQ(
-        address, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys
+        addresses, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys
     ) as source:
         try:
             drain(source, meter, count, seconds)

@@ -21,3 +21,15 @@ def test_what_goes_through_a_broker_is_counted_by_its_size(bench: Callable[..., 
         assert figures["broker_cpu_s"] > 0
     aims = [line for line in run.table if "broker CPU s/GB |" in line and "≤" in line]
     assert [line.split("|")[2].strip() for line in aims] == ["16 producers (2 processes)", "2 groups"]
+
+
+def test_two_brokers_are_counted_together_and_set_beside_one_with_as_many_producers(
+    bench: Callable[..., Any], tmp_path: Path
+) -> None:
+    sides = ["--side", "producers2", "--side", "brokers2"]
+    run = bench("scaling", tmp_path, "scaling", "--rounds", "1", "--seconds", "0.5", "--case", "tokens", *sides)
+    for (figures,) in run.results["tokens"].values():
+        assert figures["bytes"] == pytest.approx(figures["items"] * 512 * 4)
+        assert figures["broker_cpu_s"] > 0
+    (aim,) = [line for line in run.table if "total throughput |" in line]
+    assert [cell.strip() for cell in aim.split("|")[2:4]] == ["2 producers, 2 brokers", "2 producers, 1 broker"]

@@ -66,17 +66,25 @@ def numbers(count: int) -> list[list[int]]:
         ({"min_producers": 0}, "min_producers is 0"),
         ({"lag": "later"}, "lag is 'later'; it is 'wait' or 'skip'"),
         ({"on_error": "ignore"}, "on_error is 'ignore'; it is 'raise', 'skip', or SkipErrors"),
-        ({"addr2": "ipc://@two"}, "bind=False connects to one broker; give one address"),
+        ({"addr2": "ipc://@one"}, "ipc://@one and ipc://@one: the same address twice"),
+        ({"addr2": "ipc://@two", "mode": "epochs"}, "takes one broker: it owns the plan .* send all producers there"),
+        ({"addr1": []}, "addr1 is an empty list; give at least one address"),
+        ({"addr1": ["ipc://@1", "ipc://@2", "ipc://@3"], "format": "msgpack"}, "takes two addresses at most"),
     ],
 )
 def test_an_argument_that_cannot_work_is_refused_at_once_with_the_remedy(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        RemoteDataZMQ("ipc://@one", bind=False, **options)
+        RemoteDataZMQ(**{"addr1": "ipc://@one", "bind": False, **options})
 
 
 def test_an_address_that_is_none_is_refused_at_once() -> None:
     with pytest.raises(EndpointError, match="has no scheme"):
         RemoteDataZMQ("localhost:8877")
+
+
+def test_an_address_of_several_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(EndpointError, match="'b:1' has no scheme"):
+        RemoteDataZMQ(["tcp://a:1", "b:1"], bind=False)
 
 
 def test_an_unknown_format_is_refused() -> None:
@@ -426,7 +434,7 @@ def test_a_trainer_that_just_exits_leaves_no_broker_and_no_complaint(start: Call
 import json, dfserve, os
 df = dfserve.RemoteDataZMQ("ipc://@exits")
 df.reset_state()
-print(json.dumps({"broker": df._source.broker.pid}))
+print(json.dumps({"broker": df._sessions[0].broker.pid}))
 """
     trainer = start("-W", "error", "-c", code)
     assert trainer.wait() == 0

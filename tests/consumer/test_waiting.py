@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dfserve.consumer.waiting import PERIOD, WaitMeter, missing
+from dfserve.consumer.waiting import PERIOD, WaitMeter, combined, missing
 from dfserve.wire.messages import ConsumerBeat
 
 
@@ -92,3 +92,19 @@ def test_the_error_after_a_timeout_says_who_is_missing_and_since_when(last: Cons
     text = missing(last, "tcp://t:1", 9.0, 2)
     assert who in text
     assert "9 s" in text
+
+
+def test_what_several_brokers_say_is_one_word_for_the_advice() -> None:
+    first = beat(producers=2, finished=1, lost=("a/0",), queued=5, occupancy=0.25)
+    second = beat(producers=3, finished=0, lost=("b/0", "b/1"), queued=7, occupancy=0.75)
+    whole = combined([first, None, second])
+    assert whole is not None
+    assert (whole.producers, whole.finished, whole.queued) == (5, 1, 12)
+    assert whole.lost == ["a/0", "b/0", "b/1"]
+    assert whole.occupancy == 0.75, "data that are there and do not get here are what is waited for"
+
+
+def test_what_one_broker_says_is_its_own_word_and_of_none_there_is_none() -> None:
+    only = beat()
+    assert combined([None, only]) is only
+    assert combined([None, None]) is None

@@ -70,7 +70,7 @@ def unpicture(folder: str) -> list[Any]:
 def consume() -> None:
     """Write each number that arrives, and how it ended, as lines of JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("address")
+    parser.add_argument("addresses", nargs="+")
     parser.add_argument("--group", default="default")
     parser.add_argument("--bind", action="store_true")
     parser.add_argument("--min-producers", type=int, default=1)
@@ -82,7 +82,7 @@ def consume() -> None:
     parser.add_argument("--hwm", type=int, default=50)
     options = parser.parse_args()
     source = RemoteDataZMQ(
-        options.address,
+        options.addresses,
         bind=options.bind,
         group=options.group,
         min_producers=options.min_producers,
