@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dfserve.errors import PipelineError
-from dfserve.wire.epoch_messages import Mishap, Quarantined
-from dfserve.wire.messages import DeliverFailure
+
+if TYPE_CHECKING:
+    from dfserve.wire.epoch_messages import Mishap, Quarantined
+    from dfserve.wire.messages import DeliverFailure
 
 
 def pipeline_error(message: DeliverFailure | Mishap | Quarantined) -> PipelineError:

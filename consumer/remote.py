@@ -13,19 +13,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dfserve import endpoints
-from dfserve.consumer.epochs import Epochs, checked_batch, rank_identity
 from dfserve.consumer.session import Session, close_sessions, open_sessions
 from dfserve.consumer.stream import Stream, identity
 from dfserve.consumer.waiting import WaitMeter
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.policy import OnError
-from dfserve.epochs.plan import Plan
-from dfserve.epochs.state import State
 from dfserve.errors import ConfigError, UnknownLengthError
 from dfserve.window import Window
+
+if TYPE_CHECKING:
+    from dfserve.consumer.epochs import Epochs
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -172,6 +172,10 @@ class RemoteDataZMQ(DataFlow):
                 meter=self._meter,
             )
         else:
+            # Only where it is wanted: this is a quarter of what a consumer has to import.
+            from dfserve.consumer.epochs import Epochs, checked_batch, rank_identity
+            from dfserve.epochs.plan import Plan
+
             plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
             self._epochs = Epochs(
                 self._addresses,
@@ -292,6 +296,8 @@ class RemoteDataZMQ(DataFlow):
         """
         if self._epochs is None:
             raise ConfigError("a stream has no position that could be loaded; mode='epochs' has")
+        from dfserve.epochs.state import State
+
         self._epochs.load(State.from_dict(state))
 
     @property

@@ -17,7 +17,6 @@ from dfserve.handshake import Handshakes, Monitor
 from dfserve.keys import ClientKeys
 from dfserve.sharing.arena import ArenaView, machine
 from dfserve.wire import messages as m
-from dfserve.wire.epoch_messages import EpochsHello
 from dfserve.wire.placement import pack_freed, unpack_place
 
 log = logging.getLogger("dfserve.client")
@@ -95,7 +94,7 @@ class Connection:
 
         ``compressed``: the frames come from `dfserve.wire.compression`.
         """
-        greets = self._shares and isinstance(message, m.ConsumerHello | EpochsHello)
+        greets = self._shares and message.OF_CONSUMER
         if greets:
             self._arena = None  # of a connection that is over; blocks that are in use keep it
         told = [*m.encode(message, compressed=compressed), *frames]

@@ -28,7 +28,7 @@ log = logging.getLogger("dfserve.producer")
 
 # A block costs the three processes some milliseconds of CPU time together, whatever is in it. So datapoints wait for
 # company: shorter than a training step, and so long that blocks take a few hundredths of the time.
-FLUSH = 0.02  # seconds, where consumers have taken all there is
+FLUSH = 0.05  # seconds, where consumers have taken all there is
 COMPANY = 0.002  # seconds, where the last block was longer ago than they would wait
 HOLD = 0.1  # seconds, where they have not, and gain nothing from a block that comes earlier
 BLOCK_BYTES = (1 << 20) - (4 << 10)  # so that with what a broker charges for it, it fits the smallest budget there is

@@ -17,6 +17,7 @@ class EpochsHello(Message):
     """A rank says who it is, what it wants, and what it holds of the broker's deliveries; also its repetition."""
 
     CODE: ClassVar[int] = 11
+    OF_CONSUMER: ClassVar[bool] = True
     session: bytes
     name: str
     host: str

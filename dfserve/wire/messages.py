@@ -41,6 +41,7 @@ class Message:
 
     CODE: ClassVar[int]
     CARRIES_BLOCK: ClassVar[bool] = False
+    OF_CONSUMER: ClassVar[bool] = False  # it says who a consumer is
 
     def __init_subclass__(cls) -> None:
         KINDS[cls.CODE] = cls
@@ -81,6 +82,7 @@ class ConsumerHello(Message):
     """A consumer says who it is, in answer to WHO, and what it holds (of ``broker``'s deliveries)."""
 
     CODE: ClassVar[int] = 2
+    OF_CONSUMER: ClassVar[bool] = True
     session: bytes
     name: str
     host: str
