@@ -29,7 +29,7 @@ def test_help_names_the_groups() -> None:
     done = benchmarks("--help")
     assert done.returncode == 0
     shown = "".join(done.stdout.split()).replace("{", "").replace("}", "")  # of several clicks and terminals
-    assert "[transport|scaling|latency|soak|images|lmdb|network|guarantee|links]..." in shown
+    assert "[transport|scaling|latency|soak|images|lmdb|network|guarantee|links|trainer]..." in shown
 
 
 def test_a_rival_that_is_not_there_is_skipped_by_name_where_nothing_may_be_installed(tmp_path: Path) -> None:

@@ -519,10 +519,10 @@ def test_a_block_of_another_structure_in_a_batch_is_refused_as_everywhere(broker
 def test_two_batches_are_in_flight_whatever_hwm_says(broker: LocalBroker) -> None:
     with broker.consumer(hwm=3) as remote:
         BatchData(remote, 100).reset_state()
-        assert remote._stream._inbox.hello().hwm == 200
+        assert remote._stream._feeds[0]._inbox.hello().hwm == 200
     with broker.consumer(hwm=300) as remote:
         BatchData(remote, 100).reset_state()
-        assert remote._stream._inbox.hello().hwm == 300
+        assert remote._stream._feeds[0]._inbox.hello().hwm == 300
 
 
 def test_a_plain_receivers_datapoints_are_batched_too(tcp_address: str) -> None:
