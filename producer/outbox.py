@@ -140,7 +140,8 @@ class Outbox:
     def hello(self) -> ProducerHello:
         """Return the answer to WHO. Nothing is sent after it until the broker's welcome."""
         self.welcomed = False
-        uncertain = max(0, self._acked - self._base - self._released)
+        # Also of what was sent and has no receipt: a broker that dies may have handed it on.
+        uncertain = max(0, max(self._acked, self._sent) - self._base - self._released)
         return replace(self._identity, base=self._acked + 1, broker=self._broker, uncertain=uncertain)
 
     def welcome(self, message: ProducerWelcome) -> None:

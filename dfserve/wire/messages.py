@@ -72,7 +72,7 @@ class ProducerHello(Message):
     passes: int  # 0 = for ever
     base: int
     broker: bytes  # the broker instance that acknowledged what lies before base; empty at first
-    uncertain: int  # blocks that another broker instance took and may have lost
+    uncertain: int  # blocks that another broker instance was sent: lost, or handed on, or neither
     restarts: int  # how often the slot's worker has died before
     eager: bool = True  # it has only this pipeline, and may be asked for its stream before any consumer came
 
