@@ -18,6 +18,7 @@ from dfserve.errors import DfserveError
 from dfserve.logs import set_up_logging
 from dfserve.memory import keep_large_blocks
 
+SEE_OUT = 3.0  # seconds for consumers elsewhere to hear of the end; its parent waits for longer before it kills it
 PERIOD = 0.1  # seconds between looks at the parent: a killed trainer's address is free after it
 
 
@@ -85,6 +86,7 @@ def main() -> int:
             stack.enter_context(serve_metrics(broker, settings["metrics_port"]))
         _say({"endpoints": broker.endpoints})
         broker.run()
+        broker.see_out(SEE_OUT)
     return 0
 
 

@@ -80,6 +80,7 @@ class Broker:
         self._socket = self._context.socket(zmq.ROUTER)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self._wake = wake
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)
         try:
@@ -209,6 +210,18 @@ class Broker:
         while self.core.budget.used and time.monotonic() < deadline:
             self.turn()
         return self.core.budget.used == 0
+
+    def see_out(self, grace: float) -> None:
+        """Wait until consumers that have had everything have acknowledged the end, for ``grace`` seconds at most.
+
+        One that has not looked yet would lose it with the connection, and wait for a broker that does not come back.
+        """
+        if self._wake is not None:
+            self._poller.unregister(self._wake)  # which has spoken, and would end every wait
+            self._wake = None
+        deadline = time.monotonic() + grace
+        while any(job.end_unheard for job in self.core.jobs.values()) and time.monotonic() < deadline:
+            self.turn()
 
     def close(self) -> None:
         """Close the ledger and the socket; what was sent is given two seconds to leave, what was claimed to be kept."""

@@ -414,6 +414,15 @@ class StreamJob:
                 self.tally.in_doubt += sum(parcel.count for parcel in parcels)
                 self._left(group, now)
 
+    @property
+    def end_unheard(self) -> bool:
+        """Whether a consumer that is connected has had everything, and has yet to acknowledge the end."""
+        return any(
+            consumer.connected and consumer.unacked and all(isinstance(parcel, End) for _, parcel in consumer.unacked)
+            for group in self.groups.values()
+            for consumer in group.consumers.values()
+        )
+
     def beat(self, group: Group, consumer: Consumer) -> ConsumerBeat:
         """Say what a waiting consumer wants to know."""
         finished, broken = self.intake.ended(group.seen)

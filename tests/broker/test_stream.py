@@ -354,6 +354,20 @@ def test_an_end_that_got_lost_is_said_again_as_it_was_whoever_came_meanwhile(sta
     assert [end.broken for end in stage.heard(consumer, m.DeliverEnd)] == [["host/w: killed by SIGKILL"]]
 
 
+def test_an_end_is_unheard_until_its_consumer_has_acknowledged_it_or_is_gone(stage: Stage) -> None:
+    worker, one, other = stage.worker(), stage.join("one"), stage.join("other")
+    stage.produce(worker, 2)
+    assert not stage.job.end_unheard
+    stage.done(one)
+    stage.done(other)
+    stage.finish(worker)
+    assert stage.job.end_unheard
+    stage.done(one)
+    assert stage.job.end_unheard
+    stage.job.consumer_unreachable(other, stage.now)
+    assert not stage.job.end_unheard
+
+
 # ---------------------------------------------------------------------- consumers that leave, die or pause
 
 
