@@ -23,6 +23,7 @@ from dfserve.errors import DfserveError, WorkerLost
 
 END = 5.0  # seconds for a process to end after SIGTERM before it is killed
 TURN = 0.02  # seconds between two looks at whether it has
+AGAIN = 0.01  # seconds until a process that was told to end tries once more
 FIELDS = 5  # of a slot: datapoints, when the last one came, seconds waited; datapoints weighed, their bytes
 # What a child may raise here under its own name; anything else is a DfserveError with that text.
 NAMED = ("AddressInUse", "BrokerLost", "ConfigError", "FactoryError", "PipelineError", "Starved", "WorkerLost")
@@ -92,6 +93,8 @@ class Processes:
         status = 1
         try:
             signal.signal(signal.SIGTERM, _exit)
+            signal.signal(signal.SIGALRM, _exit)
+            sys.unraisablehook = _exit_soon
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
             die_with(self._parent, 0)
             run(lambda report: sink.send_bytes(json.dumps(report).encode()))
@@ -140,6 +143,14 @@ class Processes:
 
 def _exit(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
+
+
+def _exit_soon(unraisable: Any) -> None:
+    """Exit a moment later where Python cannot now: a signal came while memory was given back, in a finaliser."""
+    if unraisable.exc_type is SystemExit:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _error(name: str, text: str) -> DfserveError:

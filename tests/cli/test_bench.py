@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from dfserve.cli.bench_rounds import Question, Result, as_json, measure
 from dfserve.cli.bench_stages import Sample, Settings, measure_loops, measure_transport, structure_of
 from dfserve.cli.bench_view import text
 from dfserve.dataflow.adapt import as_dataflow
+from dfserve.errors import WorkerLost
 
 # Python's, against forking beside threads: the test runner may have one, `dfserve bench` has none.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -405,3 +407,19 @@ def test_busy_neighbours_are_told_of(rounds: Callable[..., Result]) -> None:
     quiet, crowded = rounds([100.0], [90.0], waited=0.9), rounds([100.0], [90.0], waited=0.9, others=1.5)
     assert "Other processes" not in text(quiet)
     assert "Other processes kept 1.5 CPUs busy" in text(crowded)
+
+
+def test_a_process_that_is_told_to_end_while_memory_is_given_back_ends_a_moment_later() -> None:
+    def run(_: object) -> None:
+        class Thing:
+            """What has a finaliser."""
+
+        thing = Thing()
+        weakref.finalize(thing, os.kill, os.getpid(), signal.SIGTERM)  # in which Python ignores exceptions
+        del thing
+        time.sleep(60)
+
+    with Processes() as processes:
+        processes.fork("it", run)
+        with pytest.raises(WorkerLost, match="exit status 0"):
+            assert processes.next_report(30) is not None, "it sleeps on"

@@ -37,7 +37,11 @@ VALUES = {
 
 def hints(kind: type[m.Message]) -> dict[str, Any]:
     """Return the fields of a kind with their types."""
-    return {name: hint for name, hint in get_type_hints(kind).items() if name not in ("CODE", "CARRIES_BLOCK")}
+    return {
+        name: hint
+        for name, hint in get_type_hints(kind).items()
+        if name not in ("CODE", "CARRIES_BLOCK", "OF_CONSUMER")
+    }
 
 
 MESSAGES = st.one_of(
