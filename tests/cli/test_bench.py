@@ -25,7 +25,6 @@ from dfserve.cli.bench_rounds import Question, Result, as_json, measure
 from dfserve.cli.bench_stages import Sample, Settings, measure_loops, measure_transport, structure_of
 from dfserve.cli.bench_view import text
 from dfserve.dataflow.adapt import as_dataflow
-from dfserve.errors import WorkerLost
 
 # Python's, against forking beside threads: the test runner may have one, `dfserve bench` has none.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
