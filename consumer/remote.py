@@ -7,7 +7,6 @@ and a trainer that pauses is only a trainer that asks for nothing.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
@@ -235,8 +234,9 @@ class RemoteDataZMQ(DataFlow):
         """
         self.reset_state()
         if self._plain is not None:
-            datapoints = self._endless(self._plain)
-            return ([list(itertools.islice(datapoints, size))] for _ in itertools.count())
+            from dfserve.dataflow.columnwise import drawn_singly
+
+            return drawn_singly(self._endless(self._plain), size)
         return self._stream.draws(size) if self._epochs is None else self._epochs.draws(size)
 
     def expect_draws(self, size: int) -> None:

@@ -27,7 +27,11 @@ def drawing(ds: Any, size: int) -> Iterator[Pieces]:
     if draws(ds):
         drawn: Iterator[Pieces] = ds.draws(size)
         return drawn
-    datapoints = iter(ds)
+    return drawn_singly(iter(ds), size)
+
+
+def drawn_singly(datapoints: Iterator[Any], size: int) -> Iterator[Pieces]:
+    """Return what `drawing` does of datapoints that come one by one."""
     return ([list(islice(datapoints, size))] for _ in count())
 
 
