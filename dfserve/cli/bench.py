@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from types import FrameType
-from typing import NoReturn
 
 import click
 
+from dfserve.cli.signals import leave
 from dfserve.cli.types import BITRATE, DURATION, RATE, WORKERS
 
 
@@ -127,7 +126,7 @@ def bench(
     from dfserve.cli.produce import warn_of_processes
     from dfserve.producer.factory import build, load_factory, parse_args
 
-    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGTERM, leave)
     flow = build(load_factory(factory), parse_args(arguments))
     warn_of_processes(flow, workers)
     progress = Progress()
@@ -145,8 +144,3 @@ def bench(
     finally:
         progress.end()
     click.echo(json.dumps(to_json(result)) if as_json else text(result))
-
-
-def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that no process is left."""
-    raise SystemExit(128 + signum)

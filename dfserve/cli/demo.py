@@ -7,11 +7,10 @@ import os
 import signal
 import tempfile
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
+from dfserve.cli.signals import leave
 from dfserve.errors import ConfigError
 
 NEEDED = ("cv2", "prometheus_client")  # for any folder; the default photographs need scikit-image too
@@ -42,7 +41,7 @@ def demo(folder: Path | None) -> None:
         raise ConfigError(f"the demo writes a picture, and {Path.cwd()} is not writable: run it in another folder")
     from dfserve.cli.demo_run import run
 
-    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGTERM, leave)
     with tempfile.TemporaryDirectory(prefix="dfserve-demo-") as made:
         work = Path(made)
         chosen = _default_photos(work / "photos") if folder is None else folder.expanduser().absolute()
@@ -55,8 +54,3 @@ def _default_photos(folder: Path) -> Path:
 
     cut_photos(folder)
     return folder
-
-
-def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
-    """Leave by an exception, so that everything is cleaned up."""
-    raise SystemExit(128 + signum)
