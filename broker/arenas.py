@@ -1,4 +1,4 @@
-"""Owns the arenas of a broker: which consumer shares which memory, and the putting of blocks into it."""
+"""Owns what a broker shares with clients on its machine: consumers' arenas, and how each block reaches a consumer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dfserve.broker.pools import Pooled, Pools
 from dfserve.sharing import arena
 from dfserve.sharing.arena import Arena, Placed, place_in
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
-from dfserve.wire.pieces import grouped
-from dfserve.wire.placement import pack_place, unpack_freed
+from dfserve.wire.pieces import cut, grouped
+from dfserve.wire.placement import ARENA, pack_place, unpack_freed
 
 log = logging.getLogger("dfserve.broker")
 
@@ -23,32 +24,49 @@ MOST = 64  # arenas of one broker
 SMALLEST = 32 << 10  # bytes of a block: below, a socket is as good
 
 
+AboutMemory = m.ArenaWanted | m.ArenaMapped | m.PoolOffer | m.PoolMapped
+
+
 class Arenas:
-    """What one broker shares with consumers on its machine, by connection."""
+    """What one broker shares with clients on its machine, by connection.
+
+    Attributes:
+        machine: what names it until it starts again; empty where the kernel does not say.
+        pools: the memory in which workers here build their blocks.
+    """
 
     def __init__(self) -> None:
+        self.pools = Pools()
+        self.machine = arena.machine()
+        self._here: set[bytes] = set()  # consumers on this machine
         self._arenas: dict[bytes, Arena] = {}
         self._mapped: set[bytes] = set()
         self._spread: dict[tuple[bytes, int], Placed | None] = {}  # by connection and the identity of the frames
-        self._machine = arena.machine()
         self._said = False  # why there is none
         arena.reap()
 
-    def hear(self, connection: bytes, message: m.ArenaWanted | m.ArenaMapped) -> m.Message | None:
-        """Take in what a consumer says of its arena. Returns the answer."""
+    def hear(self, connection: bytes, message: AboutMemory) -> m.Message | None:
+        """Take in what a client says of shared memory. Returns the answer."""
+        if isinstance(message, m.PoolOffer):
+            return self.pools.offered(connection, message)
+        if isinstance(message, m.PoolMapped):
+            self.pools.mapped(connection, message)
+            return None
         if isinstance(message, m.ArenaWanted):
-            return self._offer(connection) if message.machine == self._machine else None
+            return self._admit(connection) if message.machine == self.machine else None
         mine = self._arenas.get(connection)
         if mine is not None and message.nonce == mine.nonce:
             mine.unlink()
             if message.mapped:
                 self._mapped.add(connection)
             else:
-                self.drop(connection)
+                self._close(connection)
         return None
 
-    def _offer(self, connection: bytes) -> m.Message | None:
+    def _admit(self, connection: bytes) -> m.Message | None:
         self.drop(connection)  # of a connection that broke: what was under way in it may be lost
+        self._here.add(connection)
+        self.pools.admit(connection)
         if len(self._arenas) >= MOST:
             return None
         try:
@@ -60,13 +78,32 @@ class Arenas:
             return None
         return m.ArenaOffer(str(mine.path), mine.size, mine.nonce)
 
-    def place(self, connection: bytes, message: m.Message, frames: Sequence[Any]) -> list[bytes] | None:
-        """Return the frames of a message whose block was put into the consumer's arena; None: it goes by the socket.
+    def framed(self, connection: bytes, message: m.Message, frames: Sequence[Any]) -> list[Any]:
+        """Return all frames of a message to a consumer.
+
+        Its block is read where it lies in a worker's pool, or else in the consumer's arena, or comes with it.
+        """
+        if not isinstance(message, (m.Deliver, e.Portion)):
+            return [*m.encode(message), *frames]
+        lent = self.pools.lend(connection, frames)
+        if lent is not None:
+            return [*m.encode(message, in_arena=True), *lent]
+        placed = self.place(connection, message, frames)
+        if placed is not None:
+            return placed
+        if isinstance(frames, Pooled) and not message.pieces:  # on the network no frame is larger than a piece
+            cut_frames, pieces = cut(frames)
+            return [*m.encode(replace(message, pieces=pieces)), *cut_frames]
+        return [*m.encode(message), *frames]
+
+    def place(self, connection: bytes, message: m.Deliver | e.Portion, frames: Sequence[Any]) -> list[Any] | None:
+        """Return the frames of a message whose block was put into the consumer's arena; None: there is no room.
 
         The block is kept there only, should it have to go to another consumer: ``frames``, if they are a list, become
-        views of it. The memory that they were can take in the next block while the processor's caches know it.
+        views of it. The memory that they were can take in the next block while the processor's caches know it. (That of
+        a pool is the worker's.)
         """
-        if not isinstance(message, (m.Deliver, e.Portion)) or not self._shares(connection, frames):
+        if not self._shares(connection, frames):
             return None
         if (connection, id(frames)) in self._spread:
             found = self._spread.pop((connection, id(frames)))
@@ -76,7 +113,7 @@ class Arenas:
             return None
         if message.pieces:  # they lie in one piece there
             message = replace(message, pieces=[])
-        if isinstance(frames, list):  # as those of a received message are
+        if isinstance(frames, list) and not isinstance(frames, Pooled):  # as those of a received message are
             frames[:] = found.pieces
         return [*m.encode(message, in_arena=True), pack_place(found.address, found.lengths)]
 
@@ -103,11 +140,13 @@ class Arenas:
                     self._spread[connection, number] = found
 
     def _shares(self, connection: bytes, frames: Sequence[Any]) -> bool:
-        return connection in self._mapped and sum(map(len, frames)) >= SMALLEST
+        if connection not in self._mapped or sum(map(len, frames)) < SMALLEST:
+            return False
+        return not self.pools.reads(connection, frames)
 
     def shares_with(self, connection: bytes) -> bool:
-        """Whether a consumer has mapped an arena."""
-        return connection in self._mapped
+        """Whether a consumer has been offered memory, and may speak of it."""
+        return connection in self._here
 
     def freed(self, connection: bytes, packed: bytes) -> None:
         """Take back the slots that a consumer has done with.
@@ -115,23 +154,30 @@ class Arenas:
         Raises:
             WireError: reason ``body``: it is no list of slots.
         """
+        freed = unpack_freed(packed)
         mine = self._arenas.get(connection)
-        for address in unpack_freed(packed):
+        for address in freed.pop(ARENA, ()):
             if mine is not None:
                 mine.give_back(address)
+        self.pools.freed(connection, freed)
 
     def drop(self, connection: bytes) -> None:
-        """Let go of a consumer's arena; what it has mapped stays its own."""
+        """Let go of a client; what it has mapped stays its own."""
+        self._here.discard(connection)
+        self.pools.forget(connection)
+        self._close(connection)
+
+    def _close(self, connection: bytes) -> None:
         self._mapped.discard(connection)
         if (mine := self._arenas.pop(connection, None)) is not None:
             mine.close()
 
     def keep(self, connections: Container[bytes]) -> None:
-        """Let go of the arenas of all others: they said goodbye, or were refused."""
-        for connection in [each for each in self._arenas if each not in connections]:
+        """Let go of all other clients: they said goodbye, or were refused."""
+        for connection in [each for each in (*self._here, *self.pools.workers) if each not in connections]:
             self.drop(connection)
 
     def close(self) -> None:
         """Let go of all."""
         for connection in list(self._arenas):
-            self.drop(connection)
+            self._close(connection)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dfserve.broker.pools import Pooled
 from dfserve.errors import WireError
 from dfserve.wire.blocks import inspect_block
 from dfserve.wire.compression import Compressed
@@ -20,7 +21,7 @@ class Arrival:
     Attributes:
         frames: of the block. Of a compressed one for which nothing was granted, only what tells their lengths.
         nbytes: of the block, decompressed: what was to be granted for it.
-        on_wire: bytes that it took on the network.
+        on_wire: bytes that it took on the network; what lies in shared memory took none.
     """
 
     frames: Sequence[Any]
@@ -34,7 +35,7 @@ def arrived(
     """Look at a block.
 
     Args:
-        frames: as they came; a compressed block's as `Compressed`.
+        frames: as they came; a compressed block's as `Compressed`, one's in a worker's pool as `Pooled`.
         pieces: into how many each frame was cut.
         count: datapoints that it is said to have.
         limits: on its frames.
@@ -46,6 +47,8 @@ def arrived(
     """
     nbytes = sum(len(frame) for frame in frames)
     on_wire = nbytes
+    if isinstance(frames, Pooled):
+        on_wire = sum(map(len, frames.inline))
     if isinstance(frames, Compressed):
         on_wire = frames.on_wire
         if not granted(nbytes):

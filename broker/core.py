@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from dfserve.broker.arenas import AboutMemory, Arenas
 from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
@@ -38,7 +39,6 @@ MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
 MIN_BUDGET = 1 << 20  # bytes; less could not hold one block of the usual size
 
-Arena = Callable[[bytes, m.ArenaWanted | m.ArenaMapped], m.Message | None]
 Outgoing = tuple[bytes, m.Message, Sequence[Any]]
 
 
@@ -101,7 +101,7 @@ class Core:
         config: its limits.
         wall: returns the wall clock, seconds since the epoch, for the metrics' "last seen".
         store: makes a numbered record of the epochs durable, some time later; None: there is no disk.
-        arena: called with a consumer's connection and what it says of shared memory, returns the answer.
+        memory: what is shared with clients on this machine; None: nothing.
         codecs: by name, what it can decompress.
     """
 
@@ -110,7 +110,7 @@ class Core:
         config: BrokerConfig,
         wall: Callable[[], float],
         store: Store | None = None,
-        arena: Arena | None = None,
+        memory: Arenas | None = None,
         codecs: Mapping[str, Codec] | None = None,
     ) -> None:
         self.config = config
@@ -125,7 +125,7 @@ class Core:
         self.accepting = True
         self.now = 0.0
         self._wall = wall
-        self._arena = arena
+        self._memory = memory
         self._codecs = codecs or {}
         self._last_time: float | None = None
         self._next_beat = 0.0
@@ -143,8 +143,10 @@ class Core:
             m.WorkerBeat: self._on_worker_beat,
             m.Done: self._on_done,
             m.Bye: self._on_bye,
-            m.ArenaWanted: self._on_arena,
-            m.ArenaMapped: self._on_arena,
+            m.ArenaWanted: self._on_memory,
+            m.ArenaMapped: self._on_memory,
+            m.PoolOffer: self._on_memory,
+            m.PoolMapped: self._on_memory,
             e.Claim: self._on_claim,
             e.Farewell: self._on_farewell,
             **dict.fromkeys(get_args(WorkerMessage), self._on_worker_message),
@@ -247,6 +249,9 @@ class Core:
         header, block = bytes(frames[0]), frames[2:]
         if m.is_compressed(header):
             header, block = m.without_compression(header), Compressed(block, self._codecs)
+        elif m.is_in_arena(header):
+            header = m.without_arena(header)
+            block = self._memory.pools.frames(connection, block) if self._memory and connection in self.peers else block
         message = m.decode(header, bytes(frames[1]), len(block))
         if isinstance(message, (m.ProducerHello, m.ConsumerHello, e.EpochsHello)):
             self._hello(connection, message)
@@ -300,7 +305,10 @@ class Core:
         peer.eager = hello.eager
         peer.stream = self._wants_stream(peer)
         room, largest = self.budget.total - BLOCK_OVERHEAD, self.limits.max_frame
-        welcome = m.ProducerWelcome(self.instance, worker.received, largest, room, peer.stream, list(self._codecs))
+        machine = "" if self._memory is None else self._memory.machine
+        welcome = m.ProducerWelcome(
+            self.instance, worker.received, largest, room, peer.stream, list(self._codecs), machine
+        )
         self._reply(connection, welcome)
         if worker.live:
             self.epochs.worker_here(peer.pipeline, peer.session, worker.name, worker.host, self.now)
@@ -418,11 +426,11 @@ class Core:
         job, seat = _rank(peer)
         job.farewell(seat, message)  # and is still known, for it is answered
 
-    def _on_arena(self, peer: Peer, message: m.ArenaWanted | m.ArenaMapped, _frames: Sequence[Any]) -> None:
-        if peer.consumer is None and peer.seat is None:
-            raise WireError("kind", "only consumers share memory")
+    def _on_memory(self, peer: Peer, message: AboutMemory, _frames: Sequence[Any]) -> None:
+        if isinstance(message, m.PoolOffer) is (peer.worker is None):
+            raise WireError("kind", "workers offer pools, and consumers share arenas")
         connection = self.routes[peer.session]
-        if self._arena is not None and (answer := self._arena(connection, message)) is not None:
+        if self._memory is not None and (answer := self._memory.hear(connection, message)) is not None:
             self._reply(connection, answer)
 
     def _on_worker_message(self, peer: Peer, message: WorkerMessage, frames: Sequence[Any]) -> None:

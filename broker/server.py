@@ -23,6 +23,7 @@ from dfserve.frames import receive_frames, send_frames
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import installed
 from dfserve.wire.pieces import PIECE
+from dfserve.wire.placement import pack_freed
 
 log = logging.getLogger("dfserve.broker")
 
@@ -72,7 +73,7 @@ class Broker:
         self._door: Door | None = None
         self._arenas = Arenas()
         store = None if ledger is None else self._store
-        self.core = Core(self.config, time.time, store, self._arenas.hear, installed())
+        self.core = Core(self.config, time.time, store, self._arenas, installed())
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self.endpoints: list[str] = []
         self._until = until
@@ -188,11 +189,21 @@ class Broker:
     def _send_all(self) -> None:
         outgoing = self.core.drain()
         self._arenas.spread(outgoing)
+        news = dict(self._arenas.pools.take_freed())
         for connection, message, frames in outgoing:
-            shared = self._arenas.place(connection, message, frames) if frames else None
-            if not self._send([connection, *(shared or (*m.encode(message), *frames))]):
-                self._arenas.drop(connection)
-                self.core.unreachable(connection)
+            told = self._arenas.framed(connection, message, frames)
+            if not frames and connection in news:
+                told.append(pack_freed(news.pop(connection)))
+            self._send_to(connection, told)
+        for connection, freed in news.items():
+            self._send_to(connection, [*m.encode(m.Beat()), pack_freed(freed)])
+        for connection, message in self._arenas.pools.take_said():
+            self._send_to(connection, m.encode(message))
+
+    def _send_to(self, connection: bytes, frames: Sequence[Any]) -> None:
+        if not self._send([connection, *frames]):
+            self._arenas.drop(connection)
+            self.core.unreachable(connection)
 
     def _send(self, frames: Sequence[Any]) -> bool:
         try:

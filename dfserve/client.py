@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
 
 from dfserve import endpoints
-from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
 from dfserve.handshake import Handshakes, Monitor
 from dfserve.keys import ClientKeys
-from dfserve.sharing.arena import ArenaView, machine
+from dfserve.sharing.arena import machine
+from dfserve.sharing.blocks import SharedBlocks
 from dfserve.wire import messages as m
-from dfserve.wire.placement import pack_freed, unpack_place
 
 log = logging.getLogger("dfserve.client")
 
@@ -40,11 +39,20 @@ class Connection:
         ttl: seconds of silence after which the *broker's* side drops the connection; 0 leaves it to the kernel, which
             answers for a stopped process too. Workers set it, trainers do not: a paused trainer is not dead.
         keys: what it presents over tcp, and the broker's key that it wants to see. Not used over ipc.
+        freed: for a worker that shares its memory: called with what the broker says it has done with of that.
     """
 
-    def __init__(self, address: str, ttl: float = 0.0, *, shares: bool = False, keys: ClientKeys | None = None) -> None:
-        self._shares = shares
-        self._arena: ArenaView | None = None
+    def __init__(
+        self,
+        address: str,
+        ttl: float = 0.0,
+        *,
+        shares: bool = False,
+        keys: ClientKeys | None = None,
+        freed: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self._shared = SharedBlocks() if shares else None
+        self._freed = freed
         self._handshakes: Handshakes | None = None
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
@@ -89,17 +97,23 @@ class Connection:
         if self._handshakes is not None:
             self._handshakes.check()
 
-    def send(self, message: m.Message, frames: Sequence[Any] = (), *, compressed: bool = False) -> None:
+    def send(
+        self, message: m.Message, frames: Sequence[Any] = (), *, compressed: bool = False, in_memory: bool = False
+    ) -> None:
         """Send without waiting. Without a connection nothing is sent: the hello after the next one says it again.
 
-        ``compressed``: the frames come from `dfserve.wire.compression`.
+        Args:
+            message: what is sent.
+            frames: of the block that it carries.
+            compressed: the frames come from `dfserve.wire.compression`.
+            in_memory: the first frame is a place in shared memory, see `dfserve.wire.placement`.
         """
-        greets = self._shares and message.OF_CONSUMER
-        if greets:
-            self._arena = None  # of a connection that is over; blocks that are in use keep it
-        told = [*m.encode(message, compressed=compressed), *frames]
-        if self._arena is not None and (freed := self._arena.take_freed()):
-            told.append(pack_freed(freed))
+        told = [*m.encode(message, compressed=compressed, in_arena=in_memory), *frames]
+        greets = self._shared is not None and message.OF_CONSUMER
+        if self._shared is not None:
+            if greets:
+                self._shared = SharedBlocks()  # of a connection that is over; blocks that are in use keep it
+            told += self._shared.news()
         self._send(told)
         if greets:
             self._send(m.encode(m.ArenaWanted(machine())))
@@ -121,28 +135,17 @@ class Connection:
         if len(frames) < 2:
             return m.Beat(), []
         header, body, block = frames[0].bytes, frames[1].bytes, frames[2:]
-        if m.is_in_arena(header):
-            found = self._shared(block)
+        shared = self._shared
+        if shared is not None and m.is_in_arena(header):
+            found = shared.frames(block)
             return m.decode(m.without_arena(header), body, len(found)), found
+        if self._freed is not None and len(block) == 1 and not m.carries_block(header):
+            self._freed(block[0].bytes)
+            block = []
         message = m.decode(header, body, len(block))
-        if isinstance(message, m.ArenaOffer):
-            self._map(message)
+        if shared is not None and (answer := shared.receive(message)) is not None:
+            self._send(m.encode(answer))
         return message, block
-
-    def _shared(self, block: Sequence[zmq.Frame]) -> list[memoryview]:
-        if self._arena is None or len(block) != 1:
-            raise WireError("frames", "a block in shared memory, of which there is none")
-        try:
-            return self._arena.frames(*unpack_place(block[0].bytes))
-        except ValueError as error:
-            raise WireError("limits", str(error)) from None
-
-    def _map(self, offer: m.ArenaOffer) -> None:
-        try:
-            self._arena = ArenaView(offer.path, offer.size, offer.nonce)
-        except (OSError, ValueError) as error:
-            log.info("no memory is shared with the broker: %s", error)
-        self._send(m.encode(m.ArenaMapped(offer.nonce, self._arena is not None)))
 
     def close(self) -> None:
         """Close, giving a goodbye two seconds to leave."""

@@ -82,16 +82,17 @@ class LocalBroker:
         send_dataflow_zmq(df, self.address, **{"passes": 1, **options})
 
     @contextmanager
-    def serving(self, df: Any, *, pipeline: str = "default") -> Iterator[None]:
+    def serving(self, df: Any, *, pipeline: str = "default", shared_memory: bool = True) -> Iterator[None]:
         """Have a worker, in a thread of this process, make what consumers in epochs mode ask of a pipeline.
 
         Args:
             df: a DataFlow, or what `dfserve.dataflow` takes for one: any indexable or sharded source.
             pipeline: its name.
+            shared_memory: as for `send_dataflow_zmq`.
         """
         bell = Bell()
         identity = replace(introduce(f"thread-{next(_numbers)}", pipeline, None), eager=False)
-        with Sender(self.address, identity, hwm=50, bell=bell) as sender:
+        with Sender(self.address, identity, hwm=50, bell=bell, shared_memory=shared_memory) as sender:
             line = Line(lambda: as_source(df), sender, None, bell)
             worker = threading.Thread(target=Turns([line], bell, grace=TIMEOUT).run, name="dfserve-worker", daemon=True)
             worker.start()

@@ -14,9 +14,9 @@ from dfserve.producer.lessee import Answer
 from dfserve.producer.reports import cut_text, listed, traceback_of
 from dfserve.producer.split_block import BlockOverflow, OutputsDiffer, SplitBlock
 from dfserve.producer.splits import ItemFailed, Outcome, Split, SplitRunner
+from dfserve.wire.arrays import Supply
 from dfserve.wire.epoch_messages import Lease, Made, MadeNothing, NotMade, Source
 from dfserve.wire.messages import MAX_NAME, MAX_REASON, MAX_TEXT, ProducerWelcome
-from dfserve.wire.pieces import cut
 
 log = logging.getLogger("dfserve.producer")
 
@@ -29,7 +29,7 @@ class Product:
 
     Attributes:
         answer: the message.
-        frames: of the block that it carries, cut into pieces.
+        frames: of the block that it carries.
         outputs: datapoints in the block.
         nbytes: of the block.
     """
@@ -45,10 +45,12 @@ class Maker:
 
     Args:
         build: returns the pipeline, always the same.
+        supply: where the memory of blocks comes from, see `BlockBuilder`.
     """
 
-    def __init__(self, build: Callable[[], DataFlow]) -> None:
+    def __init__(self, build: Callable[[], DataFlow], supply: Supply | None = None) -> None:
         self._build = build
+        self._supply = supply
         self._made: SplitRunner | None = None
 
     def describe(self, limits: ProducerWelcome | None) -> Source:
@@ -82,7 +84,7 @@ class Maker:
         split = Split(
             lease.seed, lease.epoch, lease.shuffle, lease.first, lease.count, frozenset(lease.skip), lease.on_error
         )
-        block = SplitBlock(lease.count, limits.budget, limits.max_frame)
+        block = SplitBlock(lease.count, limits.budget, limits.max_frame, self._supply)
         try:
             outcome = self._run(split, block, at)
         except BlockOverflow as found:
@@ -126,11 +128,8 @@ def _product(lease: Lease, block: SplitBlock, outcome: Outcome) -> Product:
     encoded = block.close()
     if encoded.nbytes > lease.most - LEASE_OVERHEAD:
         return Product(_not_made(lease, nbytes=encoded.nbytes))
-    frames, pieces = cut(encoded.frames)
-    answer = Made(
-        lease.lease, lease.generation, lease.epoch, lease.split, outputs, counts, quarantined, pieces
-    )  # fmt: skip
-    return Product(answer, frames, outputs, encoded.nbytes)
+    answer = Made(lease.lease, lease.generation, lease.epoch, lease.split, outputs, counts, quarantined)
+    return Product(answer, encoded.frames, outputs, encoded.nbytes)
 
 
 def _failure(lease: Lease, error: BaseException, key: str) -> NotMade:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from dfserve.errors import BlockTooLarge
@@ -22,7 +21,6 @@ from dfserve.wire.messages import (
     Who,
     WorkerBeat,
 )
-from dfserve.wire.pieces import cut
 
 MIB = 1 << 20
 
@@ -100,8 +98,7 @@ class Outbox:
         """
         if self._limits is not None:
             _check_size([len(frame) for frame in frames], nbytes, self._limits)
-        pieces, counts = cut(frames)
-        self._put(Item(Block(self._last + 1, count, counts), pieces, count, nbytes))
+        self._put(Item(Block(self._last + 1, count), frames, count, nbytes))
 
     def put_fail(self, fail: Fail) -> None:
         """Hold the news that the pipeline raised; its number is filled in here."""
@@ -157,7 +154,7 @@ class Outbox:
         self._offered = self._granted = self._sent = self._acked
         self.welcomed = True
         for item in self._held:
-            _check_size(_sizes(item), item.nbytes, message)
+            _check_size(list(map(len, item.frames)), item.nbytes, message)
 
     def credit(self, message: Credit) -> None:
         """Take receipts and credit in."""
@@ -196,14 +193,6 @@ class Outbox:
             return []
         start = self._held[0].message.seq
         return [self._held[seq - start] for seq in range(max(first, start), last + 1)]
-
-
-def _sizes(item: Item) -> list[int]:
-    """Return the sizes of an item's frames before they were cut."""
-    sizes = [len(piece) for piece in item.frames]
-    counts = item.message.pieces if isinstance(item.message, Block) else []
-    rest = iter(sizes)
-    return [sum(islice(rest, count)) for count in counts] or sizes
 
 
 def _check_size(sizes: list[int], nbytes: int, limits: ProducerWelcome) -> None:

@@ -36,6 +36,7 @@ def send_dataflow_zmq(
     queue_bytes: int = 1 << 30,
     keys: str | os.PathLike[str] | None = None,
     compression: str | None = None,
+    shared_memory: bool = True,
 ) -> None:
     """Run a pipeline and send its datapoints to ``addr``.
 
@@ -63,6 +64,9 @@ def send_dataflow_zmq(
         compression: ``"lz4"`` or ``"zstd"`` compresses blocks on their way to the broker, for slow links; needs the
             package of that name at both ends (``dfserve[lz4]``, ``dfserve[zstd]``). None, the default, is best for
             10 Gbit/s and more, and for what does not compress. Not with ``bind=True``, where the broker is here.
+        shared_memory: where the broker is on this machine, build blocks in memory that it and its consumers read: they
+            are copied once, here, and no more, and compressed never. The memory is this process's (up to the broker's
+            ``queue_bytes``, as its queue fills), which may matter in a container. False: through the socket always.
 
     Raises:
         EncodeError, BlockTooLarge: a datapoint cannot travel; names the component or the limit.
@@ -89,7 +93,8 @@ def send_dataflow_zmq(
         own = None if keys is None or bind else read_client_keys(Path(keys))
         bell = Bell()
         identity = introduce(str(os.getpid()), pipeline, passes)
-        sender = stack.enter_context(Sender(addr, identity, hwm, bell, own, compression))
+        sender = Sender(addr, identity, hwm, bell, own, compression, shared_memory=shared_memory)
+        stack.enter_context(sender)
         line = Line(lambda: flow, sender, passes, bell)
         Turns([line], bell, grace=0.0).run()
         sender.drain(consumed=bind)

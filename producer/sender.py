@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -15,14 +16,17 @@ from dfserve.client import Connection
 from dfserve.errors import BrokerLost, ConfigError, DfserveError, WireError
 from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
+from dfserve.producer.block_memory import BlockMemory
 from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
 from dfserve.window import Window
+from dfserve.wire.arrays import Supply
 from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.codecs import codec_of
 from dfserve.wire.compression import compress
-from dfserve.wire.epoch_messages import Source
-from dfserve.wire.messages import Bye, Fail, Message, ProducerHello, ProducerWelcome, Refused, Wanted
+from dfserve.wire.epoch_messages import Made, Source
+from dfserve.wire.messages import Block, Bye, Fail, Message, ProducerHello, ProducerWelcome, Refused, Wanted
+from dfserve.wire.pieces import cut
 
 log = logging.getLogger("dfserve.producer")
 
@@ -35,6 +39,10 @@ BLOCK_BYTES = (1 << 20) - (4 << 10)  # so that with what a broker charges for it
 # Images of 150 KB make blocks of 4 MiB, which take a third less of everybody's time than those of 1 MiB.
 LEAST_COUNT = 32  # datapoints
 LARGE_BYTES = (4 << 20) - (4 << 10)  # one piece on the wire; more would not lie in the processor's caches
+# A block that nobody copies again may be larger yet: what it costs does not grow with it, and is as much as the copying
+# of 4 MiB.
+POOLED_BYTES = (16 << 20) - (4 << 10)
+MOST_COUNT = 2048  # datapoints: some tens of milliseconds of a pipeline that is as fast as pipelines get
 SHARE = 64  # of the broker's budget: so many large blocks are to fit, or they stay small
 BEAT = 1.0  # seconds between heartbeats
 TTL = 10.0  # seconds of silence (a vanished machine, a stopped process) after which the broker drops the connection
@@ -59,6 +67,7 @@ class Sender:
         keys: what it presents over tcp.
         compression: the name of a codec (`dfserve.wire.codecs`) for blocks on their way to the broker; None: none.
             It takes this object's own thread, which compresses while the pipeline goes on.
+        shared_memory: build blocks in memory that a broker on this machine reads.
 
     Raises:
         ConfigError: the codec's package is missing.
@@ -77,8 +86,11 @@ class Sender:
         bell: Bell | None = None,
         keys: ClientKeys | None = None,
         compression: str | None = None,
+        *,
+        shared_memory: bool = True,
     ) -> None:
         self.address = address
+        self._memory = BlockMemory(shared_memory)
         self._codec = None if compression is None else codec_of(compression)
         self._keys = keys
         self.patient = True
@@ -89,7 +101,7 @@ class Sender:
         self._say: list[Message] = []  # of leases
         self._complain_at = time.monotonic() + PATIENCE
         self._outbox = Outbox(identity, Window(hwm))
-        self._builder = BlockBuilder(BLOCK_BYTES, least_count=LEAST_COUNT)
+        self._builder = BlockBuilder(BLOCK_BYTES, MOST_COUNT, supply=self._memory.take)
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._closed = 0.0  # when the last one was closed
         self._wakes_at = 0.0  # when its thread looks again, if nothing wakes it before
@@ -135,9 +147,12 @@ class Sender:
         limits = self._outbox.limits
         with self._building:
             self._opened = time.monotonic()
-            self._builder.most_bytes = 0 if limits is None else min(LARGE_BYTES, limits.budget // SHARE)
-            self._builder.add(datapoint)
-            full = self._builder.full
+            builder = self._builder
+            most = POOLED_BYTES if self._memory.shared else LARGE_BYTES
+            builder.least_count = MOST_COUNT if self._memory.shared else LEAST_COUNT
+            builder.most_bytes = 0 if limits is None else min(most, limits.budget // SHARE)
+            builder.add(datapoint)
+            full = builder.full
         if full:
             self._close_block()
         elif self._flush_at() < self._wakes_at:
@@ -223,6 +238,11 @@ class Sender:
     def ready(self) -> bool:
         """Whether a datapoint may be sent without waiting, and the broker wants the stream."""
         return self.stream_wanted and (self._builder.count > 0 or self._outbox.has_room)
+
+    @property
+    def supply(self) -> Supply:
+        """Where the memory of blocks for this broker comes from, see `BlockBuilder`."""
+        return self._memory.take
 
     @property
     def limits(self) -> ProducerWelcome | None:
@@ -331,12 +351,14 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            with Connection(self.address, ttl=TTL, keys=self._keys) as connection:
+            with Connection(self.address, ttl=TTL, keys=self._keys, freed=self._memory.freed) as connection:
                 self._serve(connection)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the pipeline's thread must raise it
             with self._changed:
                 self._error = self._error or error
                 self._bell.ring()
+        finally:
+            self._memory.close()
 
     def _serve(self, connection: Connection) -> None:
         poller = zmq.Poller()
@@ -362,13 +384,23 @@ class Sender:
             if time.monotonic() >= beat:
                 beat = time.monotonic() + BEAT
                 connection.check()
+                self._memory.shrink()
                 with self._changed:
                     beats = self._beats()
                 for message in beats:
                     connection.send(message)
 
     def _transmit(self, connection: Connection, message: Message, frames: Sequence[Any]) -> None:
-        """Send, compressed if that was asked for and makes it smaller. No lock is held: the pipeline goes on."""
+        """Send: where a block lies, if the broker reads it there; else the block, compressed if that makes it smaller.
+
+        No lock is held: the pipeline goes on.
+        """
+        if frames and (placed := self._memory.place(frames)) is not None:
+            connection.send(message, placed, in_memory=True)
+            return
+        if isinstance(message, (Block, Made)):
+            frames, pieces = cut(frames)
+            message = replace(message, pieces=pieces) if pieces else message
         small = None if self._codec is None or not frames else compress(frames, self._codec)
         connection.send(message, frames if small is None else small, compressed=small is not None)
 
@@ -408,7 +440,7 @@ class Sender:
                 if isinstance(message, Refused):
                     raise _refusal(message, self.address)
                 self._check_codec(message)
-                answers = [*self._outbox.receive(message), *self._take_in(message)]
+                answers = [*self._outbox.receive(message), *self._take_in(message), *self._memory.receive(message)]
             except DfserveError as error:
                 self._error = error
                 self._bell.rung = True

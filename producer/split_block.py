@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfserve.producer.foreign import to_arrays
+from dfserve.wire.arrays import Supply
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.builder import BlockBuilder, EncodedBlock
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
@@ -35,9 +36,11 @@ class SplitBlock:
         expected: outputs to make room for at first.
         budget: bytes that it may have.
         max_frame: bytes of one array that the broker admits.
+        supply: where its memory comes from, see `BlockBuilder`.
     """
 
-    def __init__(self, expected: int, budget: int, max_frame: int) -> None:
+    def __init__(self, expected: int, budget: int, max_frame: int, supply: Supply | None = None) -> None:
+        self._supply = supply
         self._expected = expected
         self._budget = budget
         self._limits = Limits(max_frame=min(max_frame, DEFAULT_LIMITS.max_frame))
@@ -75,7 +78,12 @@ class SplitBlock:
 
     def _new_builder(self) -> BlockBuilder:
         return BlockBuilder(
-            _ANY_BYTES, self._limits.max_count, self._limits, mixed=self._mixed, rows=max(1, self._expected)
+            _ANY_BYTES,
+            self._limits.max_count,
+            self._limits,
+            mixed=self._mixed,
+            rows=max(1, self._expected),
+            supply=self._supply,
         )
 
     def _loosen(self) -> bool:

@@ -51,6 +51,7 @@ class Plan:
         grace: seconds for workers to hand over what they hold when told to stop.
         keys: what workers present to the broker.
         compression: the codec for blocks on their way there; None: none.
+        shared_memory: build them where a broker on this machine reads them.
     """
 
     df: DataFlow | Mapping[str, Build]
@@ -62,6 +63,7 @@ class Plan:
     grace: float = 10.0
     keys: ClientKeys | None = None
     compression: str | None = None
+    shared_memory: bool = True
 
     @property
     def pipelines(self) -> dict[str, Build]:
@@ -134,7 +136,15 @@ class Supervisor:
         self.board.note(slot.number, 0, 0)
         pipelines = list(zip(slot.identities, builds.values(), strict=True))
         task = Task(
-            pipelines, plan.address, slot.number, plan.passes, plan.hwm, plan.grace, plan.keys, plan.compression
+            pipelines,
+            plan.address,
+            slot.number,
+            plan.passes,
+            plan.hwm,
+            plan.grace,
+            plan.keys,
+            plan.compression,
+            plan.shared_memory,
         )
         sys.stdout.flush()
         sys.stderr.flush()

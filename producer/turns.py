@@ -41,7 +41,7 @@ class Line:
         self.sender = sender
         self.finished = False
         self.counter = PassCounter()
-        self.maker = Maker(build)
+        self.maker = Maker(build, sender.supply)
         self.outputs = 0
         self._steps = send_passes(build, sender, passes, self.counter, bell)
 

@@ -43,6 +43,7 @@ class Task:
         grace: seconds to hand over what it holds once it was told to stop.
         keys: what it presents to the broker.
         compression: the codec for blocks on their way there; None: none.
+        shared_memory: build them where a broker on this machine reads them.
     """
 
     pipelines: Sequence[tuple[ProducerHello, Build]]
@@ -53,6 +54,7 @@ class Task:
     grace: float
     keys: ClientKeys | None = None
     compression: str | None = None
+    shared_memory: bool = True
 
     @property
     def name(self) -> str:
@@ -71,7 +73,9 @@ def work(task: Task, board: Board, parent: int) -> int:
         lines = []
         for identity, build in task.pipelines:
             own = replace(identity, pid=os.getpid())
-            sender = Sender(task.address, own, task.hwm, bell, task.keys, task.compression)
+            sender = Sender(
+                task.address, own, task.hwm, bell, task.keys, task.compression, shared_memory=task.shared_memory
+            )
             lines.append(Line(build, stack.enter_context(sender), task.passes, bell))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)

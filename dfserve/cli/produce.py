@@ -99,6 +99,13 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     help="Compress what is sent, for slow links; needs dfserve[lz4] or dfserve[zstd] here and at the broker. "
     "[env: DFSERVE_COMPRESSION]",
 )
+@click.option(
+    "--shared-memory/--no-shared-memory",
+    default=True,
+    show_default=True,
+    envvar="DFSERVE_SHARED_MEMORY",
+    help="Where the broker is on this machine, build blocks in memory that it reads. [env: DFSERVE_SHARED_MEMORY]",
+)
 def produce(
     factories: tuple[str, ...],
     address: str,
@@ -110,6 +117,7 @@ def produce(
     grace: float,
     keys: Path | None,
     compression: str | None,
+    shared_memory: bool,
 ) -> None:
     """Run a pipeline, or several, on this machine and send its datapoints to a broker.
 
@@ -144,7 +152,17 @@ def produce(
     if len(builds) == 1:
         (build_only,) = builds.values()
         build_only()  # before the workers are forked, who share it
-    plan = Plan(builds, address, workers, passes, hwm=hwm, grace=grace, keys=own, compression=compression)
+    plan = Plan(
+        builds,
+        address,
+        workers,
+        passes,
+        hwm=hwm,
+        grace=grace,
+        keys=own,
+        compression=compression,
+        shared_memory=shared_memory,
+    )
     supervisor = Supervisor(plan, Board(workers))
     if metrics_port is None:
         sys.exit(supervisor.run())

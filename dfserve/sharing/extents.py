@@ -50,6 +50,20 @@ class Extents:
             before, length = self._free[place - 1]
             self._free[place - 1 : place + 1] = [(before, length + size)]
 
+    def trim(self, offset: int, nbytes: int) -> None:
+        """Take back what lies behind the first ``nbytes`` bytes of what was lent at ``offset``."""
+        size = max(GRAIN, -(-nbytes // GRAIN) * GRAIN)
+        before = self._lent.get(offset, 0)
+        if before > size:
+            self._lent[offset] = size
+            self._lent[offset + size] = before - size
+            self.give_back(offset + size)
+
+    @property
+    def end(self) -> int:
+        """Bytes from the beginning to the end of the last part that is lent."""
+        return max((offset + size for offset, size in self._lent.items()), default=0)
+
     @property
     def lent(self) -> int:
         """Bytes that are lent."""

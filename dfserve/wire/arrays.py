@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from dfserve.wire.recycler import Recycler
 
 Array = np.ndarray[Any, Any]
+
+# Returns uninitialised memory of so many bytes, which is a lease as the Recycler's are; None: there is no room.
+Supply = Callable[[int], "Array | None"]
 
 RECYCLED = 512 << 10  # bytes; the C library reuses smaller memory by itself
 _RECYCLER = Recycler()
@@ -31,6 +35,14 @@ def blank(nbytes: int, dtype: np.dtype[Any]) -> Array:
     return _RECYCLER.take(nbytes) if nbytes >= RECYCLED else np.empty(nbytes, np.uint8)
 
 
+def supplied(nbytes: int, dtype: np.dtype[Any], supply: Supply | None) -> Array | None:
+    """Return memory as `blank` does, a lease too, if it is large and the supply has room; else None."""
+    raw = None if supply is None or nbytes < RECYCLED else supply(nbytes)
+    if raw is not None and dtype.kind == "V":
+        raw[...] = 0
+    return raw
+
+
 def blank_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised, writable array. Large memory is used again when nothing refers to the array any more."""
     nbytes = math.prod(shape) * dtype.itemsize
@@ -40,9 +52,11 @@ def blank_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.frombuffer(_RECYCLER.take(nbytes).data, dtype).reshape(shape)
 
 
-def array_bytes(value: Array) -> Array:
-    """Return a copy of an array's elements in C order as uint8 of shape (nbytes,)."""
-    raw = blank(value.nbytes, value.dtype)
+def array_bytes(value: Array, supply: Supply | None = None) -> Array:
+    """Return a copy of an array's elements in C order, uint8 of shape (nbytes,), in supplied memory if there is any."""
+    raw = supplied(value.nbytes, value.dtype, supply)
+    if raw is None:
+        raw = blank(value.nbytes, value.dtype)
     np.ndarray(value.shape, value.dtype, buffer=raw.data)[...] = value
     return raw
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfserve.errors import EncodeError
-from dfserve.wire.arrays import is_array
+from dfserve.wire.arrays import Supply, is_array
 from dfserve.wire.columns import (
     Column,
     LentColumn,
@@ -63,12 +63,13 @@ class BlockBuilder:
         mixed: let a component be of other kinds in other datapoints. Every one travels as a value, which takes more
             bytes and time.
         rows: datapoints to make room for at first; 0: as many as ``max_bytes`` admits.
+        supply: where the memory of large frames comes from, if it has some; the frames then are what keeps it.
 
     Attributes:
         count: datapoints in the block so far.
         nbytes: bytes of the block so far, to within a few dozen.
         full: whether another datapoint like the last one would not fit.
-        most_bytes: as above; what is changed holds from the next block on.
+        least_count, most_bytes: as above; what is changed holds from the next block on.
     """
 
     def __init__(
@@ -82,16 +83,17 @@ class BlockBuilder:
         rows: int = 0,
         least_count: int = 1,
         most_bytes: int = 0,
+        supply: Supply | None = None,
     ) -> None:
         self.most_bytes = most_bytes
-        self._least_count = least_count
+        self.least_count = least_count
         self._usual_bytes = max_bytes
         self._max_count = 1 if lend else min(max_count, limits.max_count)
         self._lend = lend
         self._mixed = mixed
         self._rows = rows
         self._limits = limits
-        self._writer = ValueWriter(limits)
+        self._writer = ValueWriter(limits, supply)
         self._was_ragged: list[bool] = []  # the columns of the last block: the next one is likely to be the same
         self._clear()
 
@@ -207,7 +209,7 @@ class BlockBuilder:
 
     def _make_columns(self, values: list[Any], datapoint: Datapoint) -> None:
         total = sum(value.nbytes for value in values if is_array(value)) or 1
-        self._max_bytes = max(self._usual_bytes, min(self.most_bytes, self._least_count * total))
+        self._max_bytes = max(self._usual_bytes, min(self.most_bytes, self.least_count * total))
         for index, value in enumerate(values):
             ragged = self._was_ragged[index : index + 1] == [True]
             try:

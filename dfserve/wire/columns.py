@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.wire.arrays import Array, blank, is_array
+from dfserve.wire.arrays import Array, blank, is_array, supplied
 from dfserve.wire.dtypes import dtype_spec, scalar_stackable
+from dfserve.wire.placement import SMALLEST
 from dfserve.wire.values import PLAIN_TYPES, ValueWriter, check_array
 
 REFUSED = -1
@@ -37,27 +38,36 @@ class Buffer:
     Args:
         dtype: of the arrays that go into it.
         nbytes: first size; memory that is not written to costs nothing but addresses.
-        most: bytes that it may grow to.
+        writer: of the block, which knows what it may grow to, and where memory comes from.
     """
 
-    def __init__(self, dtype: np.dtype[Any], nbytes: int, most: int) -> None:
-        self.raw = blank(min(nbytes, most), dtype)
+    def __init__(self, dtype: np.dtype[Any], nbytes: int, writer: ValueWriter) -> None:
         self._dtype = dtype
-        self._most = most
+        self._most = writer.limits.max_frame
+        self._supply = writer.supply
+        self.raw = self._memory(min(nbytes, self._most))
+
+    def _memory(self, nbytes: int) -> Array:
+        raw = supplied(nbytes, self._dtype, self._supply)
+        self._supplied = raw is not None
+        return blank(nbytes, self._dtype) if raw is None else raw
 
     def reserve(self, needed: int, used: int) -> bool:
         """Make room for ``needed`` bytes, keeping the first ``used``; return False if that passes the limit."""
         if needed > self._most:
             return False
         if needed > len(self.raw):
-            raw = blank(min(max(needed, 2 * len(self.raw)), self._most), self._dtype)
+            raw = self._memory(min(max(needed, 2 * len(self.raw)), self._most))
             raw[:used] = self.raw[:used]
             self.raw = raw
         return True
 
     def frame(self, used: int) -> memoryview:
-        """Return the first ``used`` bytes as a frame that does not hold on to more than twice its size."""
-        if 2 * used < len(self.raw):
+        """Return the first ``used`` bytes as a frame that does not hold on to more than twice its size.
+
+        Supplied memory is worth more than that: what it is shared with need not copy it.
+        """
+        if 2 * used < len(self.raw) and not (self._supplied and used >= SMALLEST):
             small: memoryview = self.raw[:used].copy().data
             return small
         whole: memoryview = self.raw.data
@@ -140,7 +150,7 @@ class RaggedColumn:
         self._spec = dtype_spec(dtype)
         self._dtype = dtype
         self._writer = writer
-        self._buffer = Buffer(dtype, nbytes, writer.limits.max_frame)
+        self._buffer = Buffer(dtype, nbytes, writer)
         self._shapes: list[tuple[int, ...]] = []
         self._ends = [0]
 
@@ -196,7 +206,7 @@ class StackColumn:
         self._shape: tuple[int, ...] = first.shape
         self._size: int = first.nbytes
         self._writer = writer
-        self._buffer = Buffer(first.dtype, rows * self._size, writer.limits.max_frame)
+        self._buffer = Buffer(first.dtype, rows * self._size, writer)
         self._rows = self._typed(rows)
         self._ragged: RaggedColumn | None = None
 

@@ -203,6 +203,7 @@ class ProducerWelcome(Message):
     budget: int
     stream: bool = True  # the pipeline's stream is wanted; `Wanted` says when that changes
     codecs: list[str] = field(default_factory=list)  # with which blocks may be compressed
+    machine: str = ""  # the kernel's boot id: a worker that finds its own there may offer a pool
 
 
 @dataclass(eq=False, repr=False)
@@ -298,6 +299,33 @@ class ArenaOffer(Message):
     CODE: ClassVar[int] = 59
     path: str
     size: int
+    nonce: bytes
+
+
+@dataclass(eq=False, repr=False)
+class PoolOffer(Message):
+    """Memory that others may read: a worker's, to its broker; then the broker's, to consumers on its machine."""
+
+    CODE: ClassVar[int] = 22
+    path: str
+    size: int
+    nonce: bytes
+
+
+@dataclass(eq=False, repr=False)
+class PoolMapped(Message):
+    """A pool that was offered is mapped, or cannot be."""
+
+    CODE: ClassVar[int] = 23
+    nonce: bytes
+    mapped: bool
+
+
+@dataclass(eq=False, repr=False)
+class PoolGone(Message):
+    """A worker is to build in another pool; a consumer need not keep this one mapped."""
+
+    CODE: ClassVar[int] = 24
     nonce: bytes
 
 

@@ -1,15 +1,39 @@
-"""Owns the two short frames that speak of shared memory: where a block lies in it, and which slots are free again."""
+"""Owns the two short frames that speak of shared memory: where a block lies in it, and which places are free again.
+
+There is a consumer's own arena, in which a block's frames lie one after the other, and there are workers' pools, named
+by their nonce, in which each frame has a place of its own. What lies in neither follows in frames of the message.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dfserve.errors import WireError
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.messages import MAX_INT
 from dfserve.wire.unpatched import Packer, unpackb
 
-MAX_FREED = 65536  # slots in one frame: more than any arena has
+MAX_FREED = 65536  # places in one frame: more than any arena or pool has
+# Bytes of a frame from which on it is worth a place of its own in a pool: below, a socket is as good.
+SMALLEST = 32 << 10
+POOL_BYTES = 16  # of a pool's nonce
+ARENA = b""  # in place of a nonce: the consumer's own arena
+
+Span = tuple[int, int]  # address and bytes
+
+
+@dataclass(frozen=True)
+class PoolPlace:
+    """Where a block lies in a pool.
+
+    Attributes:
+        pool: its nonce.
+        spans: of each frame; None for the next one that follows in the message.
+    """
+
+    pool: bytes
+    spans: list[Span | None]
 
 
 def pack_place(address: int, lengths: Sequence[int]) -> bytes:
@@ -17,24 +41,40 @@ def pack_place(address: int, lengths: Sequence[int]) -> bytes:
     return bytes(Packer().pack([address, *lengths]))
 
 
-def unpack_place(frame: bytes) -> tuple[int, list[int]]:
-    """Return what `pack_place` was given.
+def pack_pool_place(place: PoolPlace) -> bytes:
+    """Return a frame that says where in a pool a block's frames lie."""
+    flat = [number for span in place.spans for number in span or (0, 0)]
+    return bytes(Packer().pack([place.pool, *flat]))
+
+
+def unpack_place(frame: bytes) -> tuple[int, list[int]] | PoolPlace:
+    """Return what `pack_place` or `pack_pool_place` was given.
 
     Raises:
         WireError: reason ``body``.
     """
-    numbers = _numbers(frame, DEFAULT_LIMITS.max_frames + 1)
+    found = list(_numbers(frame, 2 * DEFAULT_LIMITS.max_frames + 1).items())
+    pool, numbers = found[0] if len(found) == 1 else (ARENA, [])
     if len(numbers) < 2:
         raise WireError("body", "a block in shared memory without a place")
-    return numbers[0], numbers[1:]
+    if pool == ARENA:
+        return numbers[0], numbers[1:]
+    if len(numbers) % 2:
+        raise WireError("body", "a frame in shared memory without a length")
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    return PoolPlace(pool, [pair if pair[0] else None for pair in pairs])
 
 
-def pack_freed(addresses: Sequence[int]) -> bytes:
-    """Return a frame that says which slots are free again."""
-    return bytes(Packer().pack(list(addresses)))
+def pack_freed(freed: Mapping[bytes, Sequence[int]]) -> bytes:
+    """Return a frame that says which places are free again: addresses in the arena, and by their nonces in pools."""
+    flat: list[int | bytes] = list(freed.get(ARENA, ()))
+    for pool, addresses in freed.items():
+        if pool != ARENA and addresses:
+            flat += [pool, *addresses]
+    return bytes(Packer().pack(flat))
 
 
-def unpack_freed(frame: bytes) -> list[int]:
+def unpack_freed(frame: bytes) -> dict[bytes, list[int]]:
     """Return what `pack_freed` was given.
 
     Raises:
@@ -43,11 +83,23 @@ def unpack_freed(frame: bytes) -> list[int]:
     return _numbers(frame, MAX_FREED)
 
 
-def _numbers(frame: bytes, most: int) -> list[int]:
+def _numbers(frame: bytes, most: int) -> dict[bytes, list[int]]:
+    """Return numbers by the nonce that stands before them."""
     try:
         found = unpackb(frame, max_array_len=most, max_ext_len=0)
     except Exception as error:  # noqa: BLE001  # msgpack raises its own and several built-in errors on bad bytes
         raise WireError("body", f"a frame on shared memory is not msgpack: {type(error).__name__}") from None
-    if not isinstance(found, list) or not all(type(each) is int and 0 <= each < MAX_INT for each in found):
-        raise WireError("body", "a frame on shared memory is no list of numbers")
-    return found
+    if not isinstance(found, list):
+        raise WireError("body", "a frame on shared memory is no list")
+    numbers: dict[bytes, list[int]] = {}
+    some: list[int] | None = None
+    for each in found:
+        if type(each) is bytes and len(each) == POOL_BYTES:
+            some = numbers.setdefault(each, [])
+        elif type(each) is int and 0 <= each < MAX_INT:
+            if some is None:
+                some = numbers.setdefault(ARENA, [])
+            some.append(each)
+        else:
+            raise WireError("body", "a frame on shared memory holds something other than numbers and nonces")
+    return numbers

@@ -16,7 +16,7 @@ import msgpack_numpy
 import numpy as np
 
 from dfserve.errors import EncodeError
-from dfserve.wire.arrays import array_bytes, is_array
+from dfserve.wire.arrays import Supply, array_bytes, is_array
 from dfserve.wire.dtypes import MAX_DIMS, dtype_spec, scalar_stackable
 from dfserve.wire.limits import Limits
 from dfserve.wire.refusals import refusal
@@ -42,13 +42,15 @@ class ValueWriter:
 
     Attributes:
         limits: what the receiver admits.
+        supply: where the memory of the block's large frames comes from, if not from `blank`.
         frames: uint8 copies of the large arrays met so far; frame ``i`` of these is frame ``1 + i`` of the block.
         fast: packs a value of ``PLAIN_TYPES``; raises ValueError for some (``pack`` tells which and takes the rest).
         describe: packs descriptions of our own; one packer serves all because each holds a megabyte.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, supply: Supply | None = None) -> None:
         self.limits = limits
+        self.supply = supply
         self.frames: list[np.ndarray[Any, Any]] = []
         # strict_types: msgpack would take a subclass for its base. The default hook is left with int beyond 64 bits.
         self.fast: Callable[[object], bytes] = Packer(strict_types=True, default=_big_int).pack
@@ -124,7 +126,7 @@ class ValueWriter:
         spec = dtype_spec(value.dtype)
         check_array(value, self.limits)
         if value.nbytes >= INLINE_BYTES:
-            self.frames.append(array_bytes(value))
+            self.frames.append(array_bytes(value, self.supply))
             return msgpack.ExtType(ARRAY, self.describe([spec, value.shape, len(self.frames)]))
         if value.dtype.kind in "VmM":
             return msgpack.ExtType(ARRAY, self.describe([spec, value.shape, array_bytes(value).tobytes()]))

@@ -130,7 +130,7 @@ def test_a_broker_that_died_is_followed_by_one_with_memory_of_its_own(
     broker.wait_until_said("broker ready")
     with RemoteDataZMQ(tcp_address, bind=False, mode="epochs", order="strict", split_size=16, timeout=60) as source:
         source.reset_state()
-        producer = dfserve("produce", "pipes:pictures", "--to", tcp_address)
+        producer = dfserve("produce", "pipes:pictures", "--to", tcp_address, "--no-shared-memory")
         kept = [next(source) for _ in range(100)]
         before = len(maps)
         assert before

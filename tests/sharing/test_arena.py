@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from dfserve.sharing import arena
-from dfserve.sharing.arena import GROWTH, HEAD, LEAST, Arena, ArenaView, reap
+from dfserve.sharing.arena import LEAST, Arena, ArenaView, reap
 from dfserve.sharing.extents import GRAIN
+from dfserve.sharing.places import GROWTH
+from dfserve.sharing.view import HEAD
 from dfserve.wire.blocks import decode_block, encode_block
 
 SIZE = 16 << 20
@@ -143,9 +145,9 @@ def test_an_arena_that_is_full_says_so_by_none_and_has_room_again(both: tuple[Ar
 
 def test_memory_is_taken_as_it_is_used(both: tuple[Arena, ArenaView]) -> None:
     one = both[0]
-    before = os.fstat(one._file).st_blocks
+    before = os.fstat(one.file).st_blocks
     placed(both, [bytes(1000)])
-    assert os.fstat(one._file).st_blocks * 512 <= before * 512 + GROWTH
+    assert os.fstat(one.file).st_blocks * 512 <= before * 512 + GROWTH
 
 
 def test_a_file_system_that_is_full_ends_the_growth_and_is_said(
@@ -176,7 +178,7 @@ def test_a_small_dev_shm_is_refused_with_both_numbers(monkeypatch: pytest.Monkey
 def test_another_file_is_not_mapped(tmp_path: Path) -> None:
     one = Arena(SIZE)
     try:
-        with pytest.raises(ValueError, match="another arena"):
+        with pytest.raises(ValueError, match="another than was offered"):
             ArenaView(str(one.path), one.size, bytes(16))
         with pytest.raises(ValueError, match="bytes"):
             ArenaView(str(one.path), one.size + 4096, one.nonce)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from dfserve.errors import WireError
 from dfserve.wire import messages as m
 from dfserve.wire.messages import MAX_INT
-from dfserve.wire.placement import pack_freed, pack_place, unpack_freed, unpack_place
+from dfserve.wire.placement import (
+    ARENA,
+    PoolPlace,
+    pack_freed,
+    pack_place,
+    pack_pool_place,
+    unpack_freed,
+    unpack_place,
+)
 
 numbers = st.integers(0, MAX_INT - 1)
 
@@ -22,9 +30,21 @@ def test_a_place_is_read_as_it_was_written(address: int, lengths: list[int]) -> 
     assert unpack_place(pack_place(address, lengths)) == (address, lengths)
 
 
-@given(st.lists(numbers, max_size=20))
-def test_freed_slots_are_read_as_they_were_written(addresses: list[int]) -> None:
-    assert unpack_freed(pack_freed(addresses)) == addresses
+@given(
+    st.binary(min_size=16, max_size=16), st.lists(st.none() | st.tuples(st.integers(1, 1 << 50), numbers), min_size=1)
+)
+def test_a_place_in_a_pool_is_read_as_it_was_written(pool: bytes, spans: list[tuple[int, int] | None]) -> None:
+    place = PoolPlace(pool, spans)
+    assert unpack_place(pack_pool_place(place)) == place
+
+
+@given(
+    st.lists(numbers, max_size=20),
+    st.dictionaries(st.binary(min_size=16, max_size=16), st.lists(numbers, min_size=1, max_size=5), max_size=4),
+)
+def test_freed_places_are_read_as_they_were_written(arena: list[int], pools: dict[bytes, list[int]]) -> None:
+    freed = {ARENA: arena, **pools} if arena else pools
+    assert unpack_freed(pack_freed(freed)) == freed
 
 
 @given(st.binary(max_size=200), st.sampled_from([unpack_place, unpack_freed]))
@@ -33,7 +53,24 @@ def test_whatever_the_bytes_are_they_are_read_or_refused(frame: bytes, read: Cal
         read(frame)
 
 
-@pytest.mark.parametrize("frame", [b"\x91\x00", b"\x92\x00\xff", b"\x92\xc3\x01", b"\xa1x", pack_freed([1] * 70_000)])
+NONCE = bytes(16)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x91\x00",
+        b"\x92\x00\xff",
+        b"\x92\xc3\x01",
+        b"\xa1x",
+        b"\x90",
+        pack_freed({ARENA: [1] * 70_000}),
+        pack_freed({NONCE: [1, 2, 3]}),
+        pack_freed({NONCE: [1, 2], bytes(15) + b"x": [1, 2]}),
+        pack_freed({ARENA: [1, 2], NONCE: [1, 2]}),
+        pack_freed({b"short": [1, 2]}),
+    ],
+)
 def test_what_is_no_place_is_refused(frame: bytes) -> None:
     with pytest.raises(WireError):
         unpack_place(frame)

@@ -1,0 +1,192 @@
+"""Owns the pools of workers on the broker's machine: who has which mapped, what is lent to whom, what is free again.
+
+A block that lies in a pool is kept there until everybody has had it. Consumers that have the pool mapped too are told
+where it lies, and nothing is copied. What a consumer was told of counts as read until it says otherwise; if it vanishes
+before, nobody knows, and the worker is asked to build elsewhere: that memory is never used again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from dfserve.errors import WireError
+from dfserve.sharing.blocks import frames_of
+from dfserve.sharing.pool import PoolView
+from dfserve.wire import messages as m
+from dfserve.wire.placement import PoolPlace, pack_pool_place, unpack_place
+
+log = logging.getLogger("dfserve.broker")
+
+MOST = 128  # pools of one broker; each takes a descriptor and addresses, here and in each consumer
+
+
+class Pooled(list[Any]):
+    """A block's frames, some of which lie in a pool.
+
+    Attributes:
+        place: where.
+        inline: bytes of the others, which came over the network.
+    """
+
+    def __init__(self, frames: Sequence[Any], place: PoolPlace) -> None:
+        super().__init__(frames)
+        self.place = place
+
+    @property
+    def inline(self) -> list[Any]:
+        """The frames that do not lie in the pool."""
+        return [frame for frame, span in zip(self, self.place.spans, strict=True) if span is None]
+
+
+class LentPool:
+    """A pool, and what consumers read in it.
+
+    Attributes:
+        doubtful: a consumer vanished that may still read in it: no place of it is to be used again.
+        retired: the worker builds in another, or has gone: no more blocks in it will come.
+        mapped: connections of consumers that can read in it.
+    """
+
+    def __init__(self, view: PoolView, worker: bytes) -> None:
+        self.view = view
+        self.worker = worker
+        self.doubtful = False
+        self.retired = False
+        self.mapped: set[bytes] = set()
+        self._lent: dict[tuple[bytes, int], list[Any]] = {}  # by connection and address
+
+    def lend(self, connection: bytes, frames: Pooled) -> None:
+        """Keep what lies in the pool until the consumer has done with it."""
+        for frame, span in zip(frames, frames.place.spans, strict=True):
+            if span is not None:
+                self._lent.setdefault((connection, span[0]), []).append(frame)
+
+    def give_back(self, connection: bytes, address: int) -> None:
+        """Note that a consumer has done with a place; what it was not lent is ignored."""
+        frames = self._lent.get((connection, address))
+        if frames:
+            frames.pop()
+            if not frames:
+                del self._lent[connection, address]
+
+    def forget(self, connection: bytes) -> bool:
+        """Let go of a consumer. Tells whether it may still read here."""
+        self.mapped.discard(connection)
+        found = [key for key in self._lent if key[0] == connection]
+        for key in found:
+            del self._lent[key]
+        return bool(found)
+
+
+class Pools:
+    """All pools of a broker."""
+
+    def __init__(self) -> None:
+        self._said: list[tuple[bytes, m.Message]] = []
+        self._pools: dict[bytes, LentPool] = {}  # by nonce
+        self._consumers: set[bytes] = set()  # connections that may be told of pools
+
+    def admit(self, connection: bytes) -> None:
+        """Take a consumer on this machine in, or in once more: what it had over a connection before is in doubt."""
+        self.forget(connection)
+        self._consumers.add(connection)
+        for pool in self._pools.values():
+            self._tell(connection, pool)
+
+    def offered(self, connection: bytes, offer: m.PoolOffer) -> m.PoolMapped:
+        """Map what a worker offers, in place of what it offered before. Returns the answer."""
+        self._retire_of(connection)
+        if len(self._pools) >= MOST:
+            return m.PoolMapped(offer.nonce, mapped=False)
+        try:
+            view = PoolView(offer.path, offer.size, offer.nonce)
+        except (OSError, ValueError) as error:
+            log.info("a worker's memory cannot be read here, its blocks come through its socket: %s", error)
+            return m.PoolMapped(offer.nonce, mapped=False)
+        pool = self._pools[offer.nonce] = LentPool(view, connection)
+        for consumer in self._consumers:
+            self._tell(consumer, pool)
+        return m.PoolMapped(offer.nonce, mapped=True)
+
+    def _tell(self, consumer: bytes, pool: LentPool) -> None:
+        if not pool.retired and not pool.doubtful:
+            self._said.append((consumer, m.PoolOffer(pool.view.path, pool.view.size, pool.view.nonce)))
+
+    def mapped(self, connection: bytes, message: m.PoolMapped) -> None:
+        """Take in what a consumer says of a pool that it was told of."""
+        pool = self._pools.get(message.nonce)
+        if pool is not None and message.mapped and connection in self._consumers:
+            pool.mapped.add(connection)
+
+    def frames(self, connection: bytes, block: Sequence[Any]) -> Pooled:
+        """Return the frames of a block that a worker says lies in its pool.
+
+        Raises:
+            WireError: it does not.
+        """
+        place = unpack_place(bytes(block[0])) if block else None
+        pool = self._pools.get(place.pool) if isinstance(place, PoolPlace) else None
+        if pool is None or not isinstance(place, PoolPlace) or pool.worker != connection:
+            raise WireError("frames", "a block in a pool that was not offered")
+        try:
+            return Pooled(frames_of(pool.view, place, block[1:]), place)
+        except ValueError as error:
+            raise WireError("limits", str(error)) from None
+
+    def reads(self, connection: bytes, frames: Sequence[Any]) -> bool:
+        """Whether a consumer can read a block where it lies."""
+        pool = self._pools.get(frames.place.pool) if isinstance(frames, Pooled) else None
+        return pool is not None and connection in pool.mapped
+
+    def lend(self, connection: bytes, frames: Sequence[Any]) -> list[Any] | None:
+        """Return what a consumer is sent in place of a block's frames; None: it cannot read them where they lie."""
+        if not isinstance(frames, Pooled) or not self.reads(connection, frames):
+            return None
+        self._pools[frames.place.pool].lend(connection, frames)
+        return [pack_pool_place(frames.place), *frames.inline]
+
+    def freed(self, connection: bytes, freed: dict[bytes, list[int]]) -> None:
+        """Take in which places a consumer has done with."""
+        for nonce, addresses in freed.items():
+            pool = self._pools.get(nonce)
+            if pool is not None:
+                for address in addresses:
+                    pool.give_back(connection, address)
+
+    def take_freed(self) -> list[tuple[bytes, dict[bytes, list[int]]]]:
+        """Return for each worker that is to be told of it what everybody has done with; close what is used up."""
+        news = []
+        for nonce, pool in list(self._pools.items()):
+            freed = pool.view.take_freed()
+            if freed and not pool.retired and not pool.doubtful:
+                news.append((pool.worker, {nonce: freed}))
+            elif pool.retired and not pool.view.lent:
+                del self._pools[nonce]
+                self._said += [(consumer, m.PoolGone(nonce)) for consumer in pool.mapped]
+        return news
+
+    def take_said(self) -> list[tuple[bytes, m.Message]]:
+        """Return what is to be told to whom beside."""
+        said, self._said = self._said, []
+        return said
+
+    def forget(self, connection: bytes) -> None:
+        """Let go of a client: a worker's pool is used up, a consumer may still read what it was told of."""
+        self._retire_of(connection)
+        self._consumers.discard(connection)
+        for nonce, pool in self._pools.items():
+            if pool.forget(connection) and not pool.retired and not pool.doubtful:
+                pool.doubtful = True
+                self._said.append((pool.worker, m.PoolGone(nonce)))
+
+    def _retire_of(self, worker: bytes) -> None:
+        for pool in self._pools.values():
+            if pool.worker == worker:
+                pool.retired = True
+
+    @property
+    def workers(self) -> list[bytes]:
+        """Connections of workers that build in a pool."""
+        return [pool.worker for pool in self._pools.values() if not pool.retired]

@@ -1,0 +1,77 @@
+"""Owns what a consumer reads in shared memory over one connection: its arena, workers' pools, and the news of both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from dfserve.errors import WireError
+from dfserve.sharing.arena import ArenaView
+from dfserve.sharing.pool import PoolView
+from dfserve.sharing.view import View
+from dfserve.wire import messages as m
+from dfserve.wire.placement import ARENA, PoolPlace, pack_freed, unpack_place
+
+log = logging.getLogger("dfserve.client")
+
+
+class SharedBlocks:
+    """The memory that one broker has offered. Views into it outlive this object, and it their connection."""
+
+    def __init__(self) -> None:
+        self._views: dict[bytes, View] = {}  # by the nonce of a pool; the consumer's own arena by ARENA
+
+    def receive(self, message: m.Message) -> m.Message | None:
+        """Take in what the broker says. Returns the answer."""
+        if isinstance(message, m.ArenaOffer):
+            return m.ArenaMapped(message.nonce, self._map(ARENA, message))
+        if isinstance(message, m.PoolOffer):
+            return m.PoolMapped(message.nonce, self._map(message.nonce, message))
+        if isinstance(message, m.PoolGone):
+            self._views.pop(message.nonce, None)
+        return None
+
+    def _map(self, name: bytes, offer: m.ArenaOffer | m.PoolOffer) -> bool:
+        kind = ArenaView if isinstance(offer, m.ArenaOffer) else PoolView
+        try:
+            self._views[name] = kind(offer.path, offer.size, offer.nonce)
+        except (OSError, ValueError) as error:
+            log.info("no memory is shared with the broker: %s", error)
+            return False
+        return True
+
+    def frames(self, block: Sequence[Any]) -> list[Any]:
+        """Return a block's frames, given those that came in a message.
+
+        Raises:
+            WireError: they do not say where in this memory the block lies.
+        """
+        place = unpack_place(bytes(block[0])) if block else None
+        view = self._views.get(place.pool if isinstance(place, PoolPlace) else ARENA)
+        if view is None or place is None:
+            raise WireError("frames", "a block in shared memory, of which there is none")
+        try:
+            if isinstance(place, PoolPlace):
+                return frames_of(view, place, block[1:])
+            return list(view.frames(*place))
+        except ValueError as error:
+            raise WireError("limits", str(error)) from None
+
+    def news(self) -> list[bytes]:
+        """Return the frame that tells what is in use no longer, if anything has changed."""
+        freed = {name: some for name, view in self._views.items() if (some := view.take_freed())}
+        return [pack_freed(freed)] if freed else []
+
+
+def frames_of(view: View, place: PoolPlace, inline: Sequence[Any]) -> list[Any]:
+    """Return the frames of a block of which some lie in a pool.
+
+    Raises:
+        WireError: reason ``frames``: there are not as many others as the place says.
+        ValueError: a frame reaches beyond the pool.
+    """
+    if sum(span is None for span in place.spans) != len(inline):
+        raise WireError("frames", f"a block in a pool came with {len(inline)} other frames")
+    rest = iter(inline)
+    return [next(rest) if span is None else view.frames(span[0], [span[1]])[0] for span in place.spans]
