@@ -19,7 +19,9 @@ NONE = "none"  # the side without compression
 
 def send(side: str, case: str, address: str, listing: str) -> None:
     """Send for ever."""
-    send_dataflow_zmq(source_of(case, Path(listing)), address, compression=None if side == NONE else side)
+    send_dataflow_zmq(
+        source_of(case, Path(listing)), address, compression=None if side == NONE else side, shared_memory=False
+    )
 
 
 def snapshot(received: Path, producer: psutil.Process) -> Figures:

@@ -11,10 +11,12 @@ from dfserve.producer.send import send_dataflow_zmq
 
 
 def send(case: str, address: str, sessions: str) -> None:
-    """Send for ever, as so many producers: each has its own session, socket and thread."""
+    """Send for ever, as so many producers on other machines: each has its own session, socket and thread."""
     source = Source(CASES[case].make())
+    options = {"shared_memory": False}
     threads = [
-        threading.Thread(target=send_dataflow_zmq, args=(source, address), daemon=True) for _ in range(int(sessions))
+        threading.Thread(target=send_dataflow_zmq, args=(source, address), kwargs=options, daemon=True)
+        for _ in range(int(sessions))
     ]
     for thread in threads:
         thread.start()

@@ -17,7 +17,7 @@ from benchmarks.soak.table import draw, markdown
 from benchmarks.transport.cases import CASES
 from benchmarks.transport.measure import PEER, between
 
-SIDES = ("ours", "standalone")
+SIDES = ("ours", "tcp", "standalone")
 LOOKS = 600  # in all, at most
 EVERY = 0.2  # seconds between two of them, at least
 

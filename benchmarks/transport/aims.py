@@ -18,12 +18,13 @@ TRAINER = 0.25  # times the CPU time of a trainer that receives over ipc
 
 AIMS = [
     *(
-        Aim(case, "ours", rival, bound)
+        Aim(case, side, rival, bound)
         for rival, bounds in BOUNDS.items()
         for case, bound in zip(CASES, bounds, strict=True)
+        for side in ("ours", "tcp")
     ),
-    *(Aim(case, "standalone", "limit_proxy", PROXY) for case in CASES),
-    *(Aim(case, "curve", "ours", CURVE) for case in CASES),
+    *(Aim(case, side, "limit_proxy", PROXY) for case in CASES for side in ("standalone", "standalone_tcp")),
+    *(Aim(case, "curve", "tcp", CURVE) for case in CASES),
     *(
         Aim(case, "ours", ipc, TRAINER, most=True, value=cpu_per_byte, what="consumer CPU s/GB")
         for ipc in ("limit_ipc_plain", "limit_ipc")

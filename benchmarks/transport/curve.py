@@ -1,4 +1,4 @@
-"""Owns dfserve's side with keys: the same two calls, encrypted; the keys are made once for a run."""
+"""Owns dfserve's side with keys: as `tcp`, encrypted; the keys are made once for a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def keys() -> Iterator[None]:
 
 def send(source: Source, address: str) -> None:
     """Send for ever."""
-    send_dataflow_zmq(source, address, keys=Path(os.environ[FOLDER]) / "clients" / "producer.secret")
+    keys = Path(os.environ[FOLDER]) / "clients" / "producer.secret"
+    send_dataflow_zmq(source, address, keys=keys, shared_memory=False)
 
 
 def receive(address: str, case: str) -> Iterator[Any]:  # noqa: ARG001  # as the other sides'

@@ -1,4 +1,7 @@
-"""Owns dfserve's side: `send_dataflow_zmq` to a `RemoteDataZMQ` that hosts its broker, both with their defaults."""
+"""Owns dfserve's side: `send_dataflow_zmq` to a `RemoteDataZMQ` that hosts its broker, both with their defaults.
+
+All run on one machine, so that blocks lie in memory that they share, and tcp carries what is said of them.
+"""
 
 from __future__ import annotations
 

@@ -41,8 +41,10 @@ class Side:
 
 SIDES = {
     "ours": Side("dfserve"),
-    "curve": Side("dfserve, encrypted"),
+    "tcp": Side("dfserve, blocks over tcp"),
+    "curve": Side("dfserve, blocks over tcp, encrypted"),
     "standalone": Side("dfserve, standalone broker", between=broker),
+    "standalone_tcp": Side("dfserve, standalone broker, blocks over tcp", between=broker),
     "rival_tensorpack": Side("tensorpack"),
     "rival_tensorflow": Side("tf.data service", "tensorflow"),
     "rival_tensorflow_batches": Side("tf.data service, batches of 64", "tensorflow"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-OURS = {"ours", "curve", "standalone"}
+OURS = {"ours", "tcp", "curve", "standalone", "standalone_tcp"}
 LIMITS = {"limit_raw", "limit_ipc", "limit_ipc_plain", "limit_proxy", "limit_socket", "limit_memory"}
 FOREIGN = {  # they have environments of their own
     "rival_tensorflow", "rival_tensorflow_batches", "rival_ray", "rival_torch", "rival_torch_batches",
