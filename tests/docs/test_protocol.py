@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from dfserve import window
-from dfserve.broker import arenas, budget, core, epochs_desk, epochs_job, intake, lessees
+from dfserve.broker import arenas, budget, core, epochs_desk, epochs_job, intake, lessees, pools
 from dfserve.consumer import epoch_inbox
 from dfserve.epochs import plan
-from dfserve.wire import columns, dtypes, messages, pieces, values
+from dfserve.producer import block_memory
+from dfserve.wire import columns, dtypes, messages, pieces, placement, values
 from dfserve.wire.limits import DEFAULT_LIMITS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,9 @@ MODULES = {
     "dtypes": dtypes,
     "values": values,
     "arenas": arenas,
+    "pools": pools,
+    "placement": placement,
+    "block_memory": block_memory,
     "window": window,
     "budget": budget,
     "intake": intake,
