@@ -101,7 +101,7 @@ class Pools:
         if len(self._pools) >= MOST:
             return m.PoolMapped(offer.nonce, mapped=False)
         try:
-            view = PoolView(offer.path, offer.size, offer.nonce)
+            view = PoolView(offer.path, offer.size, offer.nonce, buys=False)
         except (OSError, ValueError) as error:
             log.info("a worker's memory cannot be read here, its blocks come through its socket: %s", error)
             return m.PoolMapped(offer.nonce, mapped=False)

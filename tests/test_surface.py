@@ -140,6 +140,7 @@ def test_send_begins_as_tensorpacks_does_and_all_else_is_by_keyword() -> None:
         "queue_bytes": 1 << 30,
         "keys": None,
         "compression": None,
+        "shared_memory": True,
     }
 
 

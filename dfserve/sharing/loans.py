@@ -29,13 +29,17 @@ class LentMap:
         mapped: maps the first so many bytes, and returns them as an array that keeps the mapping alive.
         give_back: called with an extent's offset and bytes when nothing refers to its views any more; in any thread at
             any time, also in a forked child.
+        buys: replace what is on loan by copies before a fork. Not for one who passes on where it lies: to others it is
+            in use as before.
     """
 
-    def __init__(self, mapped: Callable[[int], Bytes], give_back: GiveBack) -> None:
+    def __init__(self, mapped: Callable[[int], Bytes], give_back: GiveBack, *, buys: bool = True) -> None:
+        self._loans = _LOANS if buys else set()
         self._mapped = mapped
         self._give_back = give_back
         self._memory: Bytes = np.empty(0, np.uint8)
-        _MAPS.add(self)
+        if buys:
+            _MAPS.add(self)
 
     def lend(self, extent: int, size: int, lengths: Sequence[int]) -> list[memoryview]:
         """Return views of an extent, one after the other at multiples of 64 bytes.
@@ -49,9 +53,9 @@ class LentMap:
             self._memory = self._mapped(size)
         lease = self._memory[extent:]
         loan = Loan(self._memory, lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
-        _LOANS.add(loan)
+        self._loans.add(loan)
         # Only memoryviews of an array keep it alive, views of it refer to what it is a view of.
-        weakref.finalize(lease, _end, loan).atexit = False
+        weakref.finalize(lease, _end, self._loans, loan).atexit = False
         views = []
         start = 0
         for length in lengths:
@@ -82,9 +86,9 @@ _LOANS: set[Loan] = set()
 _MAPS: weakref.WeakSet[LentMap] = weakref.WeakSet()
 
 
-def _end(loan: Loan) -> None:
-    if loan in _LOANS:
-        _LOANS.discard(loan)
+def _end(loans: set[Loan], loan: Loan) -> None:
+    if loan in loans:
+        loans.discard(loan)
         loan.give_back(loan.extent, loan.nbytes)
 
 

@@ -78,18 +78,19 @@ class PoolView(View):
 
     Args:
         path, size, nonce: as the one that offers it says.
+        buys: as for `LentMap`.
 
     Raises:
         OSError: there is nothing at that path, or not for us: another container, another machine, another user.
         ValueError: what is there is something else.
     """
 
-    def __init__(self, path: str, size: int, nonce: bytes) -> None:
+    def __init__(self, path: str, size: int, nonce: bytes, *, buys: bool = True) -> None:
         # What a stranger says is opened only if it is memory of ours; looked at before, since opening some files acts.
         if not PATH.fullmatch(path) or not str(Path(path).readlink()).startswith(f"/memfd:{NAME}"):
             raise ValueError(f"a pool at {path[:100]!r}")
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        super().__init__(file, size, nonce)
+        super().__init__(file, size, nonce, buys=buys)
         if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _seals() != _seals():
             raise ValueError(f"the memory at {path} could be shortened")
         self.size = size

@@ -27,6 +27,7 @@ class View:
         file: a descriptor of it, which this object closes.
         size: bytes that it is said to have.
         nonce: what it is said to begin with.
+        buys: as for `LentMap`.
 
     Raises:
         ValueError: it is other memory.
@@ -35,7 +36,7 @@ class View:
         lent: places that something here refers to, or of whose end `take_freed` has yet to tell.
     """
 
-    def __init__(self, file: int, size: int, nonce: bytes) -> None:
+    def __init__(self, file: int, size: int, nonce: bytes, *, buys: bool = True) -> None:
         self.file = file
         weakref.finalize(self, os.close, file)
         found = os.fstat(file)
@@ -46,7 +47,7 @@ class View:
             raise ValueError("the memory is another than was offered")
         self.lent = 0
         self._freed: deque[int] = deque()
-        self._lent = LentMap(self._map, partial(_gone, self._freed, os.getpid()))
+        self._lent = LentMap(self._map, partial(_gone, self._freed, os.getpid()), buys=buys)
 
     def _map(self, nbytes: int) -> Bytes:
         return np.frombuffer(mmap.mmap(self.file, nbytes, prot=mmap.PROT_READ), np.uint8)
