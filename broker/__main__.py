@@ -1,8 +1,13 @@
-"""Owns the embedded broker's process: set up by its input's first line, alive while its parent holds that open."""
+"""Owns the embedded broker's process: set up by its input's first line, alive while its parent holds that open.
+
+Its parent waits for it, and so do producers that were there before. So it binds with the little that this needs, and
+loads the rest while they connect.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import select
@@ -10,13 +15,16 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dfserve.broker.core import BrokerConfig
-from dfserve.broker.server import Broker
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.front import Front
 from dfserve.errors import DfserveError
 from dfserve.logs import set_up_logging
 from dfserve.memory import keep_large_blocks
+
+if TYPE_CHECKING:
+    from dfserve.broker.server import Broker
 
 SEE_OUT = 3.0  # seconds for consumers elsewhere to hear of the end; its parent waits for longer before it kills it
 PERIOD = 0.1  # seconds between looks at the parent: a killed trainer's address is free after it
@@ -61,8 +69,24 @@ def _say(answer: dict[str, Any]) -> None:
         os.write(1, json.dumps(answer).encode() + b"\n")  # unbuffered: nothing is left that could fail at our exit
 
 
+def _bound(settings: dict[str, Any], lifeline: Lifeline) -> Broker:
+    """Bind first, then load and make the broker."""
+    config = BrokerConfig(**settings["config"])
+    keys = Path(settings["keys"]) if settings.get("keys") is not None else None
+    with contextlib.ExitStack() as undo:
+        front = undo.enter_context(Front(settings["binds"], config.limits, keys))
+        from dfserve.broker.server import (
+            Broker,
+        )  # here: numpy alone takes longer to load than all that was loaded above
+
+        broker = Broker(front, config, until=lifeline.gone, wake=lifeline.fd)
+        undo.pop_all()
+    return broker
+
+
 def main() -> int:
     """Run until the parent is gone. Says on standard output, in one line of JSON, where it is bound or what failed."""
+    gc.disable()  # while modules are loaded, of which it would take a sixth of the time and find nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; we follow it by the pipe
     with contextlib.suppress(KeyError):
         set_up_logging(os.environ["DFSERVE_LOG"])
@@ -73,12 +97,12 @@ def main() -> int:
     lifeline = Lifeline(0)
     keep_large_blocks()
     try:
-        config = BrokerConfig(**settings["config"])
-        keys = Path(settings["keys"]) if settings.get("keys") is not None else None
-        broker = Broker(settings["binds"], config, until=lifeline.gone, wake=lifeline.fd, keys=keys)
+        broker = _bound(settings, lifeline)
     except DfserveError as error:
         _say({"error": type(error).__name__, "text": str(error)})
         return 1
+    gc.freeze()  # modules are no garbage: nor need they be looked through again and again
+    gc.enable()
     with broker, contextlib.ExitStack() as stack:
         if settings["metrics_port"] is not None:
             from dfserve.broker.http import serve_metrics  # here, because only then is prometheus_client needed

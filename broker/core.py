@@ -15,6 +15,7 @@ from typing import Any, get_args
 from dfserve.broker.arenas import AboutMemory, Arenas
 from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
+from dfserve.broker.config import BrokerConfig
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
 from dfserve.broker.epochs_job import EpochsJob
 from dfserve.broker.group import Consumer, Group
@@ -22,12 +23,11 @@ from dfserve.broker.intake import Worker
 from dfserve.broker.seats import Seat
 from dfserve.broker.stream import StreamJob
 from dfserve.broker.tally import Tally
-from dfserve.errors import ConfigError, WireError
+from dfserve.errors import WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import Codec
 from dfserve.wire.compression import Compressed
-from dfserve.wire.limits import Limits
 
 log = logging.getLogger("dfserve.broker")
 
@@ -37,45 +37,8 @@ MAX_STEP = 1.0  # seconds that the broker's clock advances at most between two t
 FORGET = 300.0  # seconds after which the labels of what is gone disappear
 MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its hello once a beat
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
-MIN_BUDGET = 1 << 20  # bytes; less could not hold one block of the usual size
 
 Outgoing = tuple[bytes, m.Message, Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class BrokerConfig:
-    """What a broker can be told.
-
-    Attributes:
-        queue_bytes: budget for all that is granted, queued or handed out and not acknowledged. 1 GiB holds a few
-            seconds of a fast pipeline, and is small beside a training machine's memory.
-        max_frame: bytes of one array at most. (On the wire it comes in pieces.)
-        liveness: seconds without a connection after which a client is given up. Longer than a switch takes to
-            converge, shorter than a person's patience.
-        lease_time: epochs mode: seconds in which a worker begins no item after which its splits go to others.
-    """
-
-    queue_bytes: int = 1 << 30
-    max_frame: int = 256 << 20
-    liveness: float = 10.0
-    lease_time: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.queue_bytes < MIN_BUDGET:
-            raise ConfigError(
-                f"queue_bytes is {self.queue_bytes}; at least {MIN_BUDGET} (1MiB) is needed for one block"
-            )
-        if self.max_frame < MIN_BUDGET:
-            raise ConfigError(f"max_frame is {self.max_frame}; at least {MIN_BUDGET} (1MiB) is needed for one block")
-        if self.liveness <= 0:
-            raise ConfigError(f"liveness is {self.liveness} seconds; it must be above 0")
-        if self.lease_time <= 0:
-            raise ConfigError(f"lease_time is {self.lease_time} seconds; it must be above 0")
-
-    @property
-    def limits(self) -> Limits:
-        """The limits on messages that follow from it."""
-        return Limits(max_frame=min(self.max_frame, self.queue_bytes))
 
 
 @dataclass(eq=False)

@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from dfserve import endpoints
 from dfserve.broker.arenas import Arenas
-from dfserve.broker.committer import Committer
-from dfserve.broker.core import BrokerConfig, Core
-from dfserve.broker.door import Door
-from dfserve.broker.ledger_file import LedgerFile
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import Core
+from dfserve.broker.front import LINGER, Front
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_frames
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import installed
-from dfserve.wire.pieces import PIECE
 from dfserve.wire.placement import pack_freed
+
+if TYPE_CHECKING:
+    from dfserve.broker.committer import Committer
 
 log = logging.getLogger("dfserve.broker")
 
 POLL_MS = 200  # milliseconds between ticks when nothing arrives
-# libzmq's own threads: taking in and handing out go on at once (with one thread a third less arrives; with two, now and
-# then both ends of the traffic share one). Idle ones cost nothing.
-IO_THREADS = 4
 BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
-CURVE_BYTES = 64  # what encryption adds to a frame, at most (33 bytes are its nonce, its checksum and flags)
-LINGER = 2000  # milliseconds for what is still to be sent at the end
-# A remote machine that vanishes is noticed by the kernel: it answers for a stopped process, which must not be given up,
-# but not for a machine that is gone.
-KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 20, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 4}
 
 
 class Broker:
     """A broker: embedded and standalone are this same class. A context manager; its socket belongs to one thread.
 
     Args:
-        binds: addresses to bind, e.g. ``["tcp://0.0.0.0:8877", "ipc:///run/dfserve"]``.
+        binds: addresses to bind, e.g. ``["tcp://0.0.0.0:8877", "ipc:///run/dfserve"]``; or the front that has bound
+            them, with the limits of ``config``, and is closed with the broker.
         config: limits; the defaults suit one training machine.
         until: polled a few times a second; the loop drains and ends when it returns True.
         wake: a file descriptor whose readability ends a wait early (the embedded broker's lifeline).
@@ -60,7 +52,7 @@ class Broker:
 
     def __init__(
         self,
-        binds: Sequence[str],
+        binds: Sequence[str] | Front,
         config: BrokerConfig | None = None,
         *,
         until: Callable[[], bool],
@@ -70,29 +62,33 @@ class Broker:
     ) -> None:
         self.config = config or BrokerConfig()
         self._committer: Committer | None = None
-        self._door: Door | None = None
+        self._front = binds if isinstance(binds, Front) else None
         self._arenas = Arenas()
         store = None if ledger is None else self._store
         self.core = Core(self.config, time.time, store, self._arenas, installed())
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
-        self.endpoints: list[str] = []
         self._until = until
-        self._context = zmq.Context(IO_THREADS)
-        self._socket = self._context.socket(zmq.ROUTER)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
         self._wake = wake
         if wake is not None:
             self._poller.register(wake, zmq.POLLIN)
         try:
             if ledger is not None:
                 self._open_ledger(ledger)
-            self._open(binds, keys)
+            front = self._front = binds if isinstance(binds, Front) else Front(binds, self.core.limits, keys)
         except BaseException:
             self.close()
             raise
+        self.endpoints = front.endpoints
+        self.core.tally.refused = front.refused
+        self._socket, self._door = front.socket, front.door
+        for socket in (self._socket, *self._door.sockets):
+            self._poller.register(socket, zmq.POLLIN)
 
     def _open_ledger(self, path: Path) -> None:
+        from dfserve.broker.committer import Committer  # here, because an embedded broker has none and starts sooner
+        from dfserve.broker.ledger_file import LedgerFile
+
         file = LedgerFile(path)
         try:
             record = file.read()
@@ -116,28 +112,6 @@ class Broker:
             raise committer.error
         self.core.saved(committer.durable)
 
-    def _open(self, binds: Sequence[str], keys: Path | None) -> None:
-        options = {
-            zmq.ROUTER_MANDATORY: 1,  # a send to nobody is an error, which is how the end of a connection is seen
-            zmq.ROUTER_HANDOVER: 1,  # a client that comes back takes over from its own dead connection
-            zmq.SNDHWM: 0,  # credit bounds what is sent; a full queue would drop silently
-            zmq.MAXMSGSIZE: max(PIECE, self.core.limits.max_body) + (CURVE_BYTES if keys is not None else 0),
-            zmq.LINGER: LINGER,
-            **KEEPALIVE,
-        }
-        for option, value in options.items():
-            self._socket.setsockopt(option, value)
-        self._door = Door(self._context, self._socket, keys, self.core.tally.refused)
-        for socket in self._door.sockets:
-            self._poller.register(socket, zmq.POLLIN)
-        parsed = [endpoints.parse(address) for address in binds]
-        bound: dict[int, str] = {}
-        for number in sorted(range(len(parsed)), key=lambda at: parsed[at].scheme):  # ipc first: it has no lock
-            if parsed[number].scheme == "tcp":
-                self._door.lock()
-            bound[number] = endpoints.bind(self._socket, parsed[number])
-            self.endpoints = [bound[at] for at in sorted(bound)]
-
     def run(self) -> None:
         """Serve until told to stop, then send what can still be sent."""
         while not self._until():
@@ -159,7 +133,7 @@ class Broker:
         self._send_all()
 
     def _look_elsewhere(self, ready: Sequence[Any]) -> None:
-        if self._door is not None and any(where in ready for where in self._door.sockets):
+        if any(where in ready for where in self._door.sockets):
             self._door.serve()
         if self._committer is not None and self._committer.fileno() in ready:
             self._look_at_the_disk()
@@ -240,18 +214,10 @@ class Broker:
             self._poller.unregister(self._committer.fileno())
             self._committer.close(LINGER / 1000)
             self._committer = None
-        if self._door is not None:
-            self._door.close()
-        self._socket.close()
-        if self._door is not None:
-            self._door.close_zap()
-        self._context.term()
+        if self._front is not None:
+            self._front.close()
+            self._front = None
         self._arenas.close()
-        for endpoint in self.endpoints:
-            parsed = endpoints.parse(endpoint)
-            if parsed.scheme == "ipc" and not parsed.abstract and parsed.path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(parsed.path)  # noqa: PTH108  # a socket's name, not a file of ours to read
 
     def __enter__(self) -> Broker:
         return self

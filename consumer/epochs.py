@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+from dfserve.consumer.blocks import Opener
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
@@ -27,10 +28,6 @@ from dfserve.epochs.state import VERSION, State
 from dfserve.errors import ConfigError, DfserveError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import open_block
-from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.pieces import join
-from dfserve.wire.recycler import Recycler
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -80,7 +77,7 @@ class Epochs:
         self._loaded: State | None = None
         self._beat: m.ConsumerBeat | None = None
         self._retry_until = 0.0
-        self._recycler = Recycler()
+        self._opener = Opener()
         self._batch: list[Sequence[Any]] = []  # what the next batch has so far: slices of blocks
         self._run: Iterator[Any] = iter(())
         self._run_length = 0
@@ -369,8 +366,7 @@ class Epochs:
         if isinstance(message, e.Mishap):
             self._fail(message)
             return
-        frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
-        rows = open_block(frames)
+        rows = self._opener.open(arrival.frames, message.pieces)
         count = handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
         self._tally.good(count * handout.plan.world)  # one rank hears of the failures of all
 

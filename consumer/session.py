@@ -8,21 +8,27 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from dfserve import endpoints
-from dfserve.client import Connection
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import Starved, WireError
 from dfserve.keys import read_client_keys
 from dfserve.wire import messages as m
 
+if TYPE_CHECKING:
+    from dfserve.client import Connection
+
 log = logging.getLogger("dfserve.consumer")
 
 TICK = 1.0  # seconds between heartbeats, and between looks at the embedded broker, while waiting
+# What a consumer needs from its first connection on. All of it needs numpy, which takes as long to load as a broker to
+# start, so that it is loaded meanwhile.
+NEEDED = ("dfserve.client", "dfserve.consumer.blocks")
 PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
 
 
@@ -43,9 +49,13 @@ class Session:
         if bind:
             for address in addresses:
                 endpoints.warn_if_open(endpoints.parse(address), keys is not None)
-            self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys)
+            self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys, meanwhile=_load)
+            from dfserve.client import Connection
+
             self.connection = Connection(self.broker.address, shares=True)
         else:
+            from dfserve.client import Connection
+
             own = None if keys is None else read_client_keys(keys)
             self.connection = Connection(addresses[0], shares=True, keys=own)
         self._finalizer = weakref.finalize(self, _close, self.pid, self.connection, self.broker)
@@ -165,6 +175,11 @@ def listen(sessions: Sequence[Session], milliseconds: int) -> bool:
     for session in sessions:
         poller.register(session.connection.socket, zmq.POLLIN)
     return bool(poller.poll(milliseconds))
+
+
+def _load() -> None:
+    for module in NEEDED:
+        import_module(module)
 
 
 def _check(sessions: Sequence[Session]) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfserve.consumer.cursor import Cursor
 from dfserve.consumer.failures import pipeline_error
@@ -22,10 +22,9 @@ from dfserve.consumer.waiting import WaitMeter, combined, metered
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import open_block
-from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.pieces import join
-from dfserve.wire.recycler import Recycler
+
+if TYPE_CHECKING:
+    from dfserve.consumer.blocks import Opener
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -82,7 +81,7 @@ class Stream:
         self._cursor = Cursor()
         self._open: tuple[Feed, Arrival] | None = None
         self._next_beat = 0.0
-        self._recycler = Recycler()
+        self._opener: Opener  # made with the sessions: it needs numpy, which is loaded while a broker starts
         self._failures = 0
         self.in_doubt = 0
 
@@ -96,6 +95,9 @@ class Stream:
         if self._sessions:
             return
         self._sessions = self._connect()
+        from dfserve.consumer.blocks import Opener
+
+        self._opener = Opener()
         for feed, session in zip(self._feeds, self._sessions, strict=True):
             feed.session = session
         enough = time.monotonic() + min(JOINING, self._timeout / 2)
@@ -213,8 +215,7 @@ class Stream:
 
     def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
         try:
-            frames = join(arrival.frames, message.pieces, DEFAULT_LIMITS, self._recycler)
-            rows = open_block(frames)
+            rows = self._opener.open(arrival.frames, message.pieces)
         except WireError as error:
             self._failures += 1
             log.error("dropped a block of %s: %s", message.source, error)

@@ -21,7 +21,7 @@ from dfserve.wire import messages as m
 log = logging.getLogger("dfserve.client")
 
 RECONNECT_MS = 50  # first wait between attempts to connect
-RECONNECT_MAX_MS = 250  # longest: a broker that comes, or comes back, is found within this; it costs a packet
+RECONNECT_MAX_MS = 100  # longest: a broker that comes, or comes back, is found within this; it costs a packet
 LINGER_MS = 2000  # for a goodbye that is still to be sent
 HEARTBEAT_MS = 3000  # how often libzmq asks whether the broker lives
 HEARTBEAT_TIMEOUT_MS = 10_000  # how long it waits for the answer, which libzmq gives without the broker's Python

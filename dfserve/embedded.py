@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import secrets
 import select
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,17 @@ from dfserve import errors
 from dfserve.errors import BrokerLost
 
 START = 30.0  # seconds for the child to say where it is bound; it takes a quarter of one on an idle machine
+# numpy's OpenBLAS starts a thread for every core when it is loaded; a broker multiplies nothing.
+NO_ALGEBRA = {"OPENBLAS_NUM_THREADS": "1"}
 STOP = 5.0  # seconds for the child to end before it is killed
 
 
 def private_address() -> str:
     """Return a fresh ipc address that only its creator knows: abstract on Linux, so that no file is left behind."""
-    if platform.system() == "Linux":
+    if os.uname().sysname == "Linux":
         return f"ipc://@dfserve-{secrets.token_hex(8)}"
+    import tempfile  # here, because it takes as long to load as half of this package
+
     return f"ipc://{tempfile.mkdtemp(prefix='dfserve-')}/broker"
 
 
@@ -42,6 +44,7 @@ class EmbeddedBroker:
         config: keyword arguments of `BrokerConfig`.
         metrics_port: port for /metrics, or None.
         keys: the folder of keys that are asked for on tcp, or None.
+        meanwhile: is called once while the child starts; e.g. to load what its parent needs next.
 
     Attributes:
         address: a private address for the process that started it.
@@ -58,6 +61,7 @@ class EmbeddedBroker:
         config: dict[str, Any],
         metrics_port: int | None = None,
         keys: Path | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.address = private_address()
         settings = {
@@ -71,13 +75,14 @@ class EmbeddedBroker:
             [sys.executable, "-m", "dfserve.broker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": _path_of_dfserve()},
+            env={**os.environ, "PYTHONPATH": _path_of_dfserve(), **NO_ALGEBRA},
             start_new_session=True,  # the terminal's Ctrl-C is for the trainer
         )
         try:
             assert self._child.stdin is not None
             self._child.stdin.write(json.dumps(settings).encode() + b"\n")
             self._child.stdin.flush()
+            meanwhile()
             self.endpoints: list[str] = self._await_ready()[1:]
         except BaseException:
             self.close()

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from dfserve.broker.core import BrokerConfig
+from dfserve.broker.config import BrokerConfig
 from dfserve.broker.metrics_values import samples
 from dfserve.broker.server import Broker
 from dfserve.consumer.remote import RemoteDataZMQ

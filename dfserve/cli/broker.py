@@ -138,7 +138,7 @@ def broker(
       dfserve keys keys data-1 trainer
       dfserve broker --bind tcp://0.0.0.0:8877 --bind ipc:///tmp/dfserve --keys keys --metrics-port 9100
     """
-    from dfserve.broker.core import BrokerConfig
+    from dfserve.broker.config import BrokerConfig
     from dfserve.broker.server import Broker
     from dfserve.memory import keep_large_blocks
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dfserve.dataflow.items import withdraw_items_of_another_pass
 from dfserve.dataflow.old_names import join_names, warn_of_old_name
 from dfserve.dataflow.resumable import load_into, refuse_state, refuse_to_load, state_of, withdraw_state_of_another_pass
-from dfserve.dataflow.rng import get_rng
 from dfserve.errors import DfserveError, UnknownLengthError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # A list (or tuple) or dict of components. Components are any Python objects, mostly ndarrays, hence no closer type.
 Datapoint = Any
@@ -162,6 +162,8 @@ class RNGDataFlow(DataFlow):
         self._rng = rng
 
     def reset_state(self) -> None:
+        from dfserve.dataflow.rng import get_rng  # here: RemoteDataZMQ starts its broker before numpy is loaded
+
         self.rng = get_rng(self)
 
 

@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import math
 from hashlib import shake_256
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dfserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    _Words = NDArray[np.uint64]
 
 # Two halves under 2**31 and a number put together from them fit words of 64 bits, signed or not.
 MOST = 1 << 62
@@ -35,8 +40,6 @@ _WORD = (1 << 64) - 1
 _SHIFT_1, _TIMES_1 = 30, 0xBF58476D1CE4E5B9
 _SHIFT_2, _TIMES_2 = 27, 0x94D049BB133111EB
 _SHIFT_3 = 31
-
-_Words = NDArray[np.uint64]
 
 
 def key_of(seed: int, epoch: int) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfserve.errors import WireError
 from dfserve.wire.limits import Limits
-from dfserve.wire.recycler import Recycler
+
+if TYPE_CHECKING:
+    from dfserve.wire.recycler import Recycler  # which needs numpy; a broker listens before it has loaded that
 
 PIECE = 4 << 20  # bytes; large enough that a message of a whole batch has few frames
 

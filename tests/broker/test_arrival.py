@@ -8,7 +8,8 @@ import pytest
 
 from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import charge_of
-from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import Core
 from dfserve.errors import WireError
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import encode_block

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dfserve.broker.core import BEAT, MAX_JOBS, MIN_BUDGET, BrokerConfig, Core
+from dfserve.broker.config import MIN_BUDGET, BrokerConfig
+from dfserve.broker.core import BEAT, MAX_JOBS, Core
 from dfserve.broker.intake import State
 from dfserve.errors import ConfigError
 from dfserve.wire import messages as m

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import Core
 from dfserve.wire import messages as m
 
 CLAIMS = 500  # hellos of one connection; an honest one says a few in its life

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import pytest
 
 from dfserve.broker import stream
-from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import Core
 from dfserve.broker.group import Consumer
 from dfserve.consumer.inbox import Arrival, Inbox
 from dfserve.producer.outbox import Outbox

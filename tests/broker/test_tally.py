@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from dfserve.broker.core import FORGET, BrokerConfig, Core
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import FORGET, Core
 from dfserve.broker.metrics_values import samples
 from dfserve.broker.tally import Tally
 from dfserve.wire import messages as m

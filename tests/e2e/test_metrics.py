@@ -10,7 +10,8 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.config import BrokerConfig
+from dfserve.broker.core import Core
 from dfserve.broker.metrics import registry_of
 
 Start = Callable[..., Any]
