@@ -10,17 +10,15 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from dfserve.broker.arenas import AboutMemory, Arenas
 from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.config import BrokerConfig
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
-from dfserve.broker.epochs_job import EpochsJob
 from dfserve.broker.group import Consumer, Group
 from dfserve.broker.intake import Worker
-from dfserve.broker.seats import Seat
 from dfserve.broker.stream import StreamJob
 from dfserve.broker.tally import Tally
 from dfserve.errors import WireError
@@ -28,6 +26,10 @@ from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import Codec
 from dfserve.wire.compression import Compressed
+
+if TYPE_CHECKING:
+    from dfserve.broker.epochs_job import EpochsJob
+    from dfserve.broker.seats import Seat
 
 log = logging.getLogger("dfserve.broker")
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import Budget
-from dfserve.broker.epochs_job import EpochsJob
-from dfserve.broker.production import Send
-from dfserve.broker.seats import Seat
 from dfserve.broker.tally import Tally
 from dfserve.errors import LedgerError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from dfserve.broker.epochs_job import EpochsJob
+    from dfserve.broker.production import Send
+    from dfserve.broker.seats import Seat
 
 MAX_JOBS = 64  # groups in epochs mode; each keeps a share of the memory
 FORM = 1  # of the record on disk
@@ -75,6 +77,8 @@ class EpochsDesk:
     def _new_job(self, name: tuple[str, str]) -> EpochsJob:
         if len(self.jobs) >= MAX_JOBS:
             raise WireError("limits", f"there are {MAX_JOBS} groups in epochs mode; {name} is one too many")
+        from dfserve.broker.epochs_job import EpochsJob  # here: a broker of streams starts without it
+
         share = self._budget.total // 2
         self._budget.total -= share
 

@@ -12,12 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from dfserve import endpoints
 from dfserve.embedded import EmbeddedBroker
 from dfserve.errors import Starved, WireError
-from dfserve.keys import read_client_keys
 from dfserve.wire import messages as m
 
 if TYPE_CHECKING:
@@ -26,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("dfserve.consumer")
 
 TICK = 1.0  # seconds between heartbeats, and between looks at the embedded broker, while waiting
-# What a consumer needs from its first connection on. All of it needs numpy, which takes as long to load as a broker to
-# start, so that it is loaded meanwhile.
+# What a consumer needs from its first connection on. It brings in zmq and numpy, which take as long to load as a broker
+# to start, so that they are loaded meanwhile.
 NEEDED = ("dfserve.client", "dfserve.consumer.blocks")
 PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
 
@@ -55,6 +52,7 @@ class Session:
             self.connection = Connection(self.broker.address, shares=True)
         else:
             from dfserve.client import Connection
+            from dfserve.keys import read_client_keys
 
             own = None if keys is None else read_client_keys(keys)
             self.connection = Connection(addresses[0], shares=True, keys=own)
@@ -171,6 +169,8 @@ def wait(
 
 def listen(sessions: Sequence[Session], milliseconds: int) -> bool:
     """Sleep until a message has come to one of them, or the time is over; tells whether one has."""
+    import zmq
+
     poller = zmq.Poller()
     for session in sessions:
         poller.register(session.connection.socket, zmq.POLLIN)

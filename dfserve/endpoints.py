@@ -15,11 +15,14 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-
-import zmq
+from typing import TYPE_CHECKING
 
 from dfserve.errors import AddressInUse, EndpointError
 from dfserve.listeners import Holder, tcp_listener, unix_listener
+
+# Only who binds or connects loads zmq: addresses are checked before a broker is started, which should not wait for it.
+if TYPE_CHECKING:
+    import zmq
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +196,8 @@ def bind(socket: zmq.Socket[bytes], ep: Endpoint, patience: float = 2.0) -> str:
         AddressInUse: somebody still holds it; the message names the process.
         EndpointError: it cannot be bound for another reason, which the message says.
     """
+    import zmq
+
     deadline = time.monotonic() + patience
     numeric = _numeric(ep)
     socket.setsockopt(zmq.IPV6, int(":" in numeric.host))
@@ -209,6 +214,8 @@ def connect(socket: zmq.Socket[bytes], ep: Endpoint) -> None:
     Raises:
         EndpointError: nobody can connect to this address (``*``, ``0.0.0.0``, ``::``, port 0), or libzmq refuses it.
     """
+    import zmq
+
     literal = _literal(ep.host)
     if ep.host == "*" or (literal is not None and literal.is_unspecified):
         raise EndpointError(
@@ -241,6 +248,8 @@ def _numeric(ep: Endpoint) -> Endpoint:
 
 
 def _try_bind(socket: zmq.Socket[bytes], ep: Endpoint) -> bool:
+    import zmq
+
     if ep.path and not ep.abstract and not _path_is_free(ep):
         return False
     try:

@@ -42,6 +42,25 @@ def test_it_serves_at_its_addresses_and_at_a_private_one(tcp_address: str) -> No
             assert list(consumer) == [[1]]
 
 
+def test_what_the_parent_does_meanwhile_is_done_while_the_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    ready = EmbeddedBroker._await_ready
+    monkeypatch.setattr(EmbeddedBroker, "_await_ready", lambda self: (done.append("waited"), ready(self))[1])
+
+    def load() -> None:
+        (child,) = [c for c in psutil.Process().children() if "dfserve.broker" in " ".join(c.cmdline())]
+        done.append(child.name() and "loaded")
+
+    with EmbeddedBroker([], {}, meanwhile=load):
+        assert done == ["loaded", "waited"]
+
+
+def test_when_what_the_parent_does_meanwhile_fails_the_child_is_ended() -> None:
+    with pytest.raises(ZeroDivisionError):
+        EmbeddedBroker([], {}, meanwhile=lambda: 1 / 0)
+    assert not [c for c in psutil.Process().children() if "dfserve.broker" in " ".join(c.cmdline())]
+
+
 def test_private_addresses_are_never_the_same() -> None:
     assert len({private_address() for _ in range(100)}) == 100
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +40,20 @@ def test_when_one_cannot_be_made_those_before_it_are_closed(monkeypatch: pytest.
 def test_keys_that_cannot_be_used_connect_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeysError):
         open_sessions(["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], False, {}, None, tmp_path / "none.secret")
+
+
+def test_a_broker_is_started_before_its_consumer_loads_zmq_and_numpy() -> None:
+    script = """
+import json, subprocess, sys
+import dfserve
+popen, loaded = subprocess.Popen, []
+def noted(*args, **options):
+    loaded.append([name for name in ("numpy", "zmq", "cv2") if name in sys.modules])
+    return popen(*args, **options)
+subprocess.Popen = noted
+with dfserve.RemoteDataZMQ("ipc://@before-numpy") as remote:
+    remote.reset_state()
+print(json.dumps([loaded, "numpy" in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout) == [[[]], True]
