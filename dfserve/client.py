@@ -21,7 +21,10 @@ from dfserve.wire import messages as m
 log = logging.getLogger("dfserve.client")
 
 RECONNECT_MS = 50  # first wait between attempts to connect
-RECONNECT_MAX_MS = 100  # longest: a broker that comes, or comes back, is found within this; it costs a packet
+# Longest: a broker that comes, or comes back, is found within this, which is less than it takes from binding to
+# answering. An attempt costs a packet, and by name a question to a name server, of which hundreds of workers ask fewer.
+RECONNECT_MAX_MS = 100
+RECONNECT_MAX_BY_NAME_MS = 250
 LINGER_MS = 2000  # for a goodbye that is still to be sent
 HEARTBEAT_MS = 3000  # how often libzmq asks whether the broker lives
 HEARTBEAT_TIMEOUT_MS = 10_000  # how long it waits for the answer, which libzmq gives without the broker's Python
@@ -74,6 +77,8 @@ class Connection:
         self.socket.setsockopt(zmq.ROUTING_ID, b"c" + secrets.token_bytes(15))
         try:
             endpoint = endpoints.parse(address)
+            if endpoint.is_named:
+                self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_BY_NAME_MS)
             if endpoint.scheme == "tcp":
                 self._be_known(endpoint, keys)
             endpoints.connect(self.socket, endpoint)

@@ -56,6 +56,11 @@ class Endpoint:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def is_named(self) -> bool:
+        """Whether each attempt to connect asks a name server for the address; ``localhost`` needs none."""
+        return self.scheme == "tcp" and self.host not in ("*", "localhost") and _literal(self.host) is None
+
 
 def parse(text: str) -> Endpoint:
     """Read an address. A relative ipc path is taken from the current folder and made absolute.
