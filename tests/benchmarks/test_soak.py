@@ -9,7 +9,7 @@ from typing import Any
 
 def test_the_memory_of_every_process_is_followed(bench: Callable[..., Any], tmp_path: Path) -> None:
     run = bench("soak", tmp_path, "soak", "--minutes", "0.02", "--case", "tokens")
-    assert set(run.results["tokens"]) == {"ours", "standalone"}
+    assert set(run.results["tokens"]) == {"ours", "tcp", "standalone"}
     for (figures,) in run.results["tokens"].values():
         assert len(figures["samples"]) >= 3
         for sample in figures["samples"]:
