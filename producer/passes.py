@@ -21,12 +21,17 @@ REPORT = 10.0  # seconds for a failing worker to tell the broker why
 
 
 class PassCounter:
-    """Counts what a worker has produced: passes completed, datapoints in all, and in the present pass."""
+    """Counts what a worker has produced: passes completed, datapoints in all, and those before the present pass."""
 
     def __init__(self) -> None:
         self.passes = 0
         self.datapoints = 0
-        self.position = 0
+        self.before = 0
+
+    @property
+    def position(self) -> int:
+        """Datapoints in the present pass."""
+        return self.datapoints - self.before
 
 
 def send_passes(
@@ -44,15 +49,16 @@ def send_passes(
     try:
         df = build()
         df.reset_state()
+        short_way = sender.short_way
         while passes is None or counter.passes < passes:
-            counter.position = 0
+            counter.before = counter.datapoints
             for datapoint in df:
-                arrays = to_arrays(datapoint)
-                try:
-                    sender.send(arrays)
-                except Interrupted:
-                    yield from _when_there_is_room(sender, arrays)
-                counter.position += 1
+                if not short_way.take(datapoint):
+                    arrays = to_arrays(datapoint)
+                    try:
+                        sender.send(arrays)
+                    except Interrupted:
+                        yield from _when_there_is_room(sender, arrays)
                 counter.datapoints += 1
                 if bell.rung:
                     yield

@@ -131,7 +131,9 @@ class Sender:
             Interrupted: `interrupt` was called while it waited, or it is not to wait.
         """
         builder = self._builder
-        with self._building:  # the hot path: one lock, one copy
+        if builder.take(datapoint):
+            return
+        with self._building:
             taken = builder.count > 0 and builder.add(datapoint)
             if taken and not builder.full:
                 return
@@ -142,6 +144,11 @@ class Sender:
                 self._begin_block(datapoint)
             if self.takes_turns:
                 self._bell.rung = True
+
+    @property
+    def short_way(self) -> BlockBuilder:
+        """What `send` asks first: its ``take`` is cheaper, does for most datapoints, and returns False for others."""
+        return self._builder
 
     def _begin_block(self, datapoint: Any) -> None:
         limits = self._outbox.limits

@@ -64,6 +64,8 @@ class SplitBlock:
             BlockOverflow, OutputsDiffer: see there. Neither is an Exception.
         """
         builder = self._builder
+        if builder.take(output):
+            return
         output = to_arrays(output)
         if not builder.add(output):
             if not (self._loosen() and self._builder.add(output)):
@@ -84,6 +86,7 @@ class SplitBlock:
             mixed=self._mixed,
             rows=max(1, self._expected),
             supply=self._supply,
+            take_bytes=self._budget,
         )
 
     def _loosen(self) -> bool:

@@ -18,6 +18,7 @@ from dfserve.wire.columns import (
     array_header,
     is_stackable,
 )
+from dfserve.wire.lane import Lane, Take, lane_of
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 from dfserve.wire.refusals import called, not_a_datapoint
 from dfserve.wire.values import INLINE_BYTES, ValueWriter, check_keys
@@ -64,10 +65,12 @@ class BlockBuilder:
             bytes and time.
         rows: datapoints to make room for at first; 0: as many as ``max_bytes`` admits.
         supply: where the memory of large frames comes from, if it has some; the frames then are what keeps it.
+        take_bytes: `take` does not bring a block past so many bytes; by default no further than ``max_bytes`` either.
 
     Attributes:
-        count: datapoints in the block so far.
-        nbytes: bytes of the block so far, to within a few dozen.
+        take: the short way of `add`, for most datapoints that are exactly like the last one: True if it has copied the
+            datapoint into the block, and the block is not full; else nothing was done, and `add` is to be called. Needs
+            no lock against a thread that calls `close`, or looks at anything here; `add` does.
         full: whether another datapoint like the last one would not fit.
         least_count, most_bytes: as above; what is changed holds from the next block on.
     """
@@ -81,6 +84,7 @@ class BlockBuilder:
         lend: bool = False,
         mixed: bool = False,
         rows: int = 0,
+        take_bytes: int = ANY_ROOM,
         least_count: int = 1,
         most_bytes: int = 0,
         supply: Supply | None = None,
@@ -92,14 +96,18 @@ class BlockBuilder:
         self._lend = lend
         self._mixed = mixed
         self._rows = rows
+        self._take_bytes = take_bytes
         self._limits = limits
         self._writer = ValueWriter(limits, supply)
         self._was_ragged: list[bool] = []  # the columns of the last block: the next one is likely to be the same
         self._clear()
 
     def _clear(self) -> None:
-        self.count = 0
-        self.nbytes = 0
+        self.take: Take = _nothing
+        self._lane: Lane | None = None
+        self._alike = True  # no datapoint was left by a lane
+        self._count = 0
+        self._nbytes = 0
         self.full = False
         self._max_bytes = self._usual_bytes
         self._kind: type = list
@@ -122,12 +130,15 @@ class BlockBuilder:
         Raises:
             EncodeError: the datapoint can travel in no block; the message names the component. The block is as before.
         """
-        count = self.count
+        if self.take(datapoint):
+            return True
+        self._end_lane()
+        count = self._count
         if not count:
             self._open(datapoint)
         elif type(datapoint) is not self._kind or len(datapoint) != len(self._puts) or count >= self._max_count:
             return False
-        left = room = self._max_bytes - self.nbytes if count else ANY_ROOM
+        left = room = self._max_bytes - self._nbytes if count else ANY_ROOM
         values = iter(datapoint)
         if type(datapoint) is dict:
             if not self._has_keys(datapoint):
@@ -144,7 +155,42 @@ class BlockBuilder:
             if isinstance(error, EncodeError):
                 raise _blamed(datapoint, len(list(values)), error) from None
             raise
-        return self._counted(room - left)
+        return self._counted(room - left) and self._begin_lane(datapoint)
+
+    @property
+    def count(self) -> int:
+        """Datapoints in the block so far."""
+        lane = self._lane
+        return self._count if lane is None else self._count + lane.count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the block so far, to within a few dozen. To look after each datapoint costs what `take` saves."""
+        if self.count > self._count:
+            self._end_lane()
+        return self._nbytes
+
+    def _begin_lane(self, datapoint: Datapoint) -> bool:
+        """Let `take` have datapoints like this one, which was just added, if they are of a kind that it can have."""
+        if self.full or not self._alike:
+            return True
+        rows, nbytes = self._max_count - self._count - 1, min(self._max_bytes, self._take_bytes) - self._nbytes
+        body = self._limits.max_body - self._body_bytes(self._count)
+        self._lane = lane_of(datapoint, self._columns, self._count, rows, nbytes, body)
+        self._alike = self._lane is not None
+        if self._lane is not None:
+            self.take = self._lane.take
+        return True
+
+    def _end_lane(self) -> None:
+        lane = self._lane
+        if lane is None:
+            return
+        rows, lists = lane.end()
+        self.take, self._lane = _nothing, None
+        self._alike = rows == lane.rows  # else the next datapoint is likely to be unlike the last, too
+        self._count += rows
+        self._nbytes += rows * lane.array_bytes + sum(column.extend(values) for column, values in lists)
 
     def _has_keys(self, datapoint: dict[Any, Any]) -> bool:
         # 1, 1.0 and True are equal as keys, so their types count too.
@@ -152,40 +198,42 @@ class BlockBuilder:
 
     def _counted(self, taken: int) -> bool:
         """Count the datapoint that is in the columns now, unless that passes the receiver's limits."""
-        nbytes = self.nbytes + taken
+        nbytes = self._nbytes + taken
         if nbytes > self._safe_bytes:
             passed = self._passed_limit()
-            if passed and not self.count:
+            if passed and not self._count:
                 self._cut()
                 raise EncodeError(f"a datapoint passes what a message carries: {passed}")
             if passed:
                 return self._cut()
-        self.count += 1
-        self.nbytes = nbytes
+        self._count += 1
+        self._nbytes = nbytes
         self._nested = len(self._writer.frames)
-        self.full = nbytes + taken > self._max_bytes or self.count >= self._max_count
+        self.full = nbytes + taken > self._max_bytes or self._count >= self._max_count
         return True
 
     def _cut(self) -> bool:
         """Take back what was put after the last counted datapoint."""
         for column in self._columns:
-            column.cut(self.count)
+            column.cut(self._count)
         del self._writer.frames[self._nested :]
-        if not self.count:
+        if not self._count:
             self._clear()
         return False
 
     def _passed_limit(self) -> str:
         """Return which of the receiver's limits the block passes with what is in the columns, in words."""
-        rows = self.count + 1
         limits = self._limits
-        body = HEAD_BYTES + len(self._packed_keys) + sum(column.body_bytes(rows) for column in self._columns)
+        body = self._body_bytes(self._count + 1)
         if body > limits.max_body:
             return f"its body has {body} bytes of {limits.max_body} (Limits.max_body); send large values as arrays"
         frames = 1 + len(self._writer.frames) + sum(not isinstance(column, ValueColumn) for column in self._columns)
         if frames > limits.max_frames:
             return f"it has {frames} frames of {limits.max_frames} (Limits.max_frames); stack the arrays"
         return ""
+
+    def _body_bytes(self, rows: int) -> int:
+        return HEAD_BYTES + len(self._packed_keys) + sum(column.body_bytes(rows) for column in self._columns)
 
     def _open(self, datapoint: Datapoint) -> None:
         """Make the columns that the first datapoint of a block asks for."""
@@ -203,7 +251,7 @@ class BlockBuilder:
         self._packed_keys = self._writer.pack(self._keys if kind is dict else None)
         self._make_columns(list(datapoint.values() if isinstance(datapoint, dict) else datapoint), datapoint)
         self._puts = [column.put for column in self._columns]
-        self.nbytes = HEAD_BYTES + len(self._packed_keys) + sum(column.body_bytes(0) for column in self._columns)
+        self._nbytes = self._body_bytes(0)
         limits = self._limits
         self._safe_bytes = min(limits.max_body, (limits.max_frames - width - 1) * INLINE_BYTES)
 
@@ -234,22 +282,27 @@ class BlockBuilder:
 
     def close(self) -> EncodedBlock:
         """Return the block and be empty again. Raises ValueError if there is nothing in it."""
-        if not self.count:
+        self._end_lane()
+        if not self._count:
             raise ValueError("close() of a block without datapoints")
         buffers: list[Frame] = [frame.data for frame in self._writer.frames]
         pack = self._writer.describe
-        parts = [array_header(4), pack(self.count), pack(KINDS.index(self._kind)), self._packed_keys]
+        parts = [array_header(4), pack(self._count), pack(KINDS.index(self._kind)), self._packed_keys]
         parts.append(array_header(len(self._columns)))
         for column in self._columns:
-            description, frame = column.closed(self.count, 1 + len(buffers))
+            description, frame = column.closed(self._count, 1 + len(buffers))
             parts.append(description)
             if frame is not None:
                 buffers.append(frame)
         frames: list[Frame] = [b"".join(parts), *buffers]
-        block = EncodedBlock(frames, self.count, sum(map(len, frames)))
+        block = EncodedBlock(frames, self._count, sum(map(len, frames)))
         self._was_ragged = [column.ragged for column in self._columns]
         self._clear()
         return block
+
+
+def _nothing(_datapoint: Any) -> bool:
+    return False
 
 
 def _blamed(datapoint: Datapoint, after: int, error: EncodeError) -> EncodeError:

@@ -90,7 +90,9 @@ class ValueColumn:
         self._mixed = mixed
         self._pack = writer.pack
         self._fast = writer.fast
-        self._packed: list[bytes] = []
+        self._packed: list[bytes] = []  # of each row after those of `_bulk`
+        self._bulk: list[bytes] = []
+        self._bulk_rows = 0
 
     def put(self, value: object, _row: int, room: int) -> int:
         """Pack one value. A bare array or numpy scalar is refused, unless mixed: its column is of another kind."""
@@ -114,15 +116,29 @@ class ValueColumn:
 
     def cut(self, rows: int) -> None:
         """Take back the rows from ``rows`` on, but not the writer's frames, which columns share."""
-        del self._packed[rows:]
+        del self._packed[max(0, rows - self._bulk_rows) :]
+
+    def extend(self, values: list[Any]) -> int:
+        """Pack many values, each of one of ``PLAIN_TYPES`` and such that ``ValueWriter.fast`` packs it; not cut again.
+
+        Returns the bytes that they took.
+        """
+        packed = self._fast(values)
+        packed = packed[1 if len(values) < 16 else 3 if len(values) < 1 << 16 else 5 :]  # without the list's header
+        self._bulk += self._packed
+        self._bulk.append(packed)
+        self._bulk_rows += len(self._packed) + len(values)
+        self._packed.clear()
+        return len(packed)
 
     def body_bytes(self, rows: int) -> int:
         """Return the bytes that the column takes in the body, at most."""
-        return COLUMN_BYTES + sum(map(len, self._packed[:rows]))
+        singly = self._packed[: max(0, rows - self._bulk_rows)]
+        return COLUMN_BYTES + sum(map(len, self._bulk)) + sum(map(len, singly))
 
     def closed(self, rows: int, _number: int) -> tuple[bytes, None]:
         """Return the description; the values are part of it, and there is no frame."""
-        return b"".join([array_header(2), self._fast(VALUES), array_header(rows), *self._packed]), None
+        return b"".join([array_header(2), self._fast(VALUES), array_header(rows), *self._bulk, *self._packed]), None
 
 
 def array_header(length: int) -> bytes:
@@ -198,6 +214,7 @@ class StackColumn:
     """
 
     _scalars = False  # what comes back from an array of shape (): arrays, or numpy scalars
+    told_by_type = True  # whether a value's type, and an array's dtype and shape, tell that it belongs here
 
     def __init__(self, first: Any, rows: int, writer: ValueWriter) -> None:
         self._spec = dtype_spec(first.dtype)
@@ -214,6 +231,16 @@ class StackColumn:
     def ragged(self) -> bool:
         """Whether arrays of several shapes came."""
         return self._ragged is not None
+
+    @property
+    def stack(self) -> Array:
+        """The memory of the rows, of shape (rows that there is memory for, *shape); until `put` is called again."""
+        return self._rows
+
+    @property
+    def size(self) -> int:
+        """Bytes of a row."""
+        return self._size
 
     def put(self, value: Any, row: int, room: int) -> int:
         """Copy one array."""
@@ -283,11 +310,11 @@ class ScalarColumn(StackColumn):
     def __init__(self, first: Any, rows: int, writer: ValueWriter) -> None:
         super().__init__(first, rows, writer)
         self._type = type(first)
-        self._one_dtype = first.dtype.kind not in "mMV"  # of these three the type does not tell the whole dtype
+        self.told_by_type = first.dtype.kind not in "mMV"  # of these three the type does not tell the whole dtype
 
     def put(self, value: Any, row: int, room: int) -> int:
         """Copy one scalar."""
-        if type(value) is not self._type or not (self._one_dtype or value.dtype == self._dtype):
+        if type(value) is not self._type or not (self.told_by_type or value.dtype == self._dtype):
             return REFUSED
         return self._write(value, row, room)
 
