@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dfserve.consumer.cursor import Cursor
@@ -114,10 +115,13 @@ class Stream:
                 log.warning("the broker at %s has not answered; the others are read meanwhile", feed.address)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator that ends with the stream."""
+        """Return an iterator that ends with the stream. No code of Python's runs between two datapoints of a block."""
+        return chain.from_iterable(self._unfolded())
+
+    def _unfolded(self) -> Iterator[Iterator[Any]]:
         try:
             while True:
-                yield from self._cursor.unfolded
+                yield self._cursor.unfolded
                 if not self._cursor.unfold():
                     self._next_block()
         except EndOfStream:

@@ -44,12 +44,16 @@ def _convert(value: Any, path: str) -> Any:
     sort = _sort(kind)
     if sort == "other":
         return value
+    if sort not in ("tensor", "image") and _ARE_PLAIN(map(type, value.values() if sort == "dict" else value)):
+        return value
     if sort == "dict":
         converted = {key: _convert(entry, f"{path}[{key!r}]") for key, entry in value.items()}
         same = all(converted[key] is entry for key, entry in value.items())
         return value if same else converted
     if sort in ("list", "tuple"):
-        entries = [_convert(entry, f"{path}[{place}]") for place, entry in enumerate(value)]
+        entries = [
+            entry if type(entry) in _PLAIN else _convert(entry, f"{path}[{place}]") for place, entry in enumerate(value)
+        ]
         if all(new is old for new, old in zip(entries, value, strict=True)):
             return value
         # A named tuple is made of its fields, another tuple of one iterable.

@@ -281,7 +281,12 @@ class BlockBuilder:
         return StackColumn(value, rows, self._writer)
 
     def close(self) -> EncodedBlock:
-        """Return the block and be empty again. Raises ValueError if there is nothing in it."""
+        """Return the block and be empty again.
+
+        Raises:
+            ValueError: there is nothing in it.
+            TimeoutError: another thread has begun a datapoint with `take`, and hangs.
+        """
         self._end_lane()
         if not self._count:
             raise ValueError("close() of a block without datapoints")

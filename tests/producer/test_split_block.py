@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,15 @@ def test_a_block_that_exceeds_the_budget_says_how_much_it_was() -> None:
     with pytest.raises(BlockOverflow) as caught:
         block.add([bytes(700)])
     assert 1100 < caught.value.nbytes < 1300
+
+
+@pytest.mark.parametrize("output", [[1], [np.zeros(30), 1], {"image": np.zeros((3, 4)), "name": "x"}], ids=repr)
+def test_the_budget_holds_for_outputs_that_are_all_alike(output: Any) -> None:
+    block = SplitBlock(5000, 20_000, MIB)
+    with pytest.raises(BlockOverflow) as caught:
+        deque(map(block.add, repeat(output, 20_000)), maxlen=0)
+    assert 20_000 < caught.value.nbytes < 20_300
+    assert block.close().nbytes == pytest.approx(caught.value.nbytes, abs=100)
 
 
 def test_a_block_that_is_cleared_begins_anew() -> None:
