@@ -18,7 +18,7 @@ from dfserve.wire.columns import (
     array_header,
     is_stackable,
 )
-from dfserve.wire.lane import Lane, Take, lane_of
+from dfserve.wire.lane import LEAST_ROWS, Lane, Take, lane_of
 from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 from dfserve.wire.refusals import called, not_a_datapoint
 from dfserve.wire.values import INLINE_BYTES, ValueWriter, check_keys
@@ -155,7 +155,7 @@ class BlockBuilder:
             if isinstance(error, EncodeError):
                 raise _blamed(datapoint, len(list(values)), error) from None
             raise
-        return self._counted(room - left) and self._begin_lane(datapoint)
+        return self._counted(room - left) and self._begin_lane(datapoint, room - left)
 
     @property
     def count(self) -> int:
@@ -170,16 +170,18 @@ class BlockBuilder:
             self._end_lane()
         return self._nbytes
 
-    def _begin_lane(self, datapoint: Datapoint) -> bool:
+    def _begin_lane(self, datapoint: Datapoint, taken: int) -> bool:
         """Let `take` have datapoints like this one, which was just added, if they are of a kind that it can have."""
-        if self.full or not self._alike:
+        if not self._alike or self.full:
             return True
         rows, nbytes = self._max_count - self._count - 1, min(self._max_bytes, self._take_bytes) - self._nbytes
-        body = self._limits.max_body - self._body_bytes(self._count)
-        self._lane = lane_of(datapoint, self._columns, self._count, rows, nbytes, body)
-        self._alike = self._lane is not None
+        if nbytes >= LEAST_ROWS * taken:
+            body = self._limits.max_body - self._body_bytes(self._count)
+            self._lane = lane_of(datapoint, self._columns, self._count, rows, nbytes, body)
         if self._lane is not None:
             self.take = self._lane.take
+        else:
+            self._alike = False
         return True
 
     def _end_lane(self) -> None:

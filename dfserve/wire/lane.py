@@ -34,7 +34,8 @@ from dfserve.wire.alike import (
 from dfserve.wire.columns import Column, ScalarColumn, StackColumn, ValueColumn
 
 MOST_ROWS = 1024  # of one lane: what is prepared for them takes 150 KB
-LEAST_ROWS = 8  # fewer are not worth making a lane, which takes as long as adding four datapoints the long way
+# Fewer are not worth a lane: making one takes as long as it saves with 40 datapoints, when the caches are cold.
+LEAST_ROWS = 64
 STUCK = 10.0  # seconds for a row to become whole; copying the largest array takes a tenth of one
 
 Take = Callable[[Any], bool]
@@ -94,14 +95,6 @@ class Lane:
         rows = len(self._whole)
         return rows, [(column, values[:rows]) for column, values in self._lists]
 
-    def _leave(self, error: BaseException) -> bool:
-        """Take no more, after an error in a row: the builder meets it again, and knows what it means."""
-        self._places.clear()
-        self._left.append(True)
-        if not isinstance(error, Exception):
-            raise error  # Ctrl-C
-        return False
-
     # ------------------------------------------------------------------ any datapoint
 
     def _general(self, datapoint: Any, values: list[Any], columns: Sequence[Column], row: int) -> Take:
@@ -109,7 +102,7 @@ class Lane:
         kind, width = type(datapoint), len(columns)
         entries = values_under(list(datapoint)) if kind is dict else iter
         writes = [self._writer(column, value, row) for column, value in zip(columns, values, strict=True)]
-        pop, whole, leave = self._places.popleft, self._whole.append, self._leave
+        pop, whole, leave = self._places.popleft, self._whole.append, _leaving(self._places, self._left)
 
         def take(datapoint: Any) -> bool:
             if type(datapoint) is not kind or len(datapoint) != width:
@@ -149,7 +142,7 @@ class Lane:
         self._places += slices_of(len(values[0]), self.rows)[: self.rows]
         self._lists.append((numbers, self._whole))
         low, high = (LOWEST, HIGHEST) if of_number is int else (-inf, inf)
-        pop, whole, leave = self._places.popleft, self._whole.append, self._leave
+        pop, whole, leave = self._places.popleft, self._whole.append, _leaving(self._places, self._left)
         keyed = kind is dict
         first, second = datapoint if keyed else (None, None)
 
@@ -172,6 +165,19 @@ class Lane:
             return True
 
         return take
+
+
+def _leaving(places: deque[Any], left: list[bool]) -> Callable[[BaseException], bool]:
+    """Return what is called with an error in a row. (No method: a lane in a cycle would hold the block's memory.)"""
+
+    def leave(error: BaseException) -> bool:
+        places.clear()
+        left.append(True)
+        if not isinstance(error, Exception):
+            raise error  # Ctrl-C
+        return False  # the builder meets the error again, and knows what it means
+
+    return leave
 
 
 def lane_of(

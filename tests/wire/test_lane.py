@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dfserve.errors import EncodeError
 from dfserve.wire import builder as builders
+from dfserve.wire import lane
 from dfserve.wire.blocks import BlockBuilder, decode_block
 from dfserve.wire.limits import Limits
 
@@ -94,6 +95,15 @@ def closed(builder: BlockBuilder) -> tuple[int, list[bytes]]:
     block = builder.close()
     assert said == pytest.approx(block.nbytes, abs=150)
     return block.count, [bytes(frame) for frame in block.frames]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_lanes() -> Iterator[None]:
+    """Make lanes also where they are not worth it, so that a few datapoints do for a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lane, "LEAST_ROWS", 4)
+        patch.setattr(builders, "LEAST_ROWS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
