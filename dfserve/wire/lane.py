@@ -37,6 +37,7 @@ MOST_ROWS = 1024  # of one lane: what is prepared for them takes 150 KB
 # Fewer are not worth a lane: making one takes as long as it saves with 40 datapoints, when the caches are cold.
 LEAST_ROWS = 64
 STUCK = 10.0  # seconds for a row to become whole; copying the largest array takes a tenth of one
+LOOK = 1e-4  # seconds between looks; a row of a megabyte takes as long as this
 
 Take = Callable[[Any], bool]
 
@@ -87,11 +88,12 @@ class Lane:
             while True:
                 self._places.pop()
                 unused += 1
-        begun, deadline = self.rows - unused, time.monotonic() + STUCK
+        begun, looks = self.rows - unused, 0  # looks, not a clock: the process may be stopped just here, and go on
         while len(self._whole) < begun and not self._left:
-            if time.monotonic() > deadline:
+            if looks * LOOK > STUCK:
                 raise TimeoutError(f"the pipeline's thread has begun to copy a datapoint {STUCK:.0f} s ago, and hangs")
-            time.sleep(1e-4)  # it is copying; a row of a megabyte takes as long as this
+            time.sleep(LOOK)
+            looks += 1
         rows = len(self._whole)
         return rows, [(column, values[:rows]) for column, values in self._lists]
 
