@@ -42,11 +42,6 @@ class BlockMemory:
         pool = self._pool
         return pool.take(nbytes) if pool is not None and self._mapped else None
 
-    @property
-    def shared(self) -> bool:
-        """Whether the broker reads blocks where they are built."""
-        return self._mapped
-
     def receive(self, message: Message) -> list[Message]:
         """Take in what the broker says. Returns the answers."""
         if isinstance(message, ProducerWelcome):

@@ -55,9 +55,6 @@ class BlockBuilder:
     Args:
         max_bytes: close the block before it passes this size. A single larger datapoint makes a block of its own.
         max_count: datapoints in a block at most, and never more than ``limits.max_count``.
-        least_count: datapoints that a block is to hold even if they take more than ``max_bytes``, but no more than
-            ``most_bytes``.
-        most_bytes: see there.
         limits: what the receiver admits.
         lend: do not copy a datapoint's arrays: the block refers to them, has one datapoint, and is to be used up before
             the datapoint's owner goes on. For a sender that copies the frames itself, into memory that it shares.
@@ -72,7 +69,7 @@ class BlockBuilder:
             datapoint into the block, and the block is not full; else nothing was done, and `add` is to be called. Needs
             no lock against a thread that calls `close`, or looks at anything here; `add` does.
         full: whether another datapoint like the last one would not fit.
-        least_count, most_bytes: as above; what is changed holds from the next block on.
+        max_bytes: as above; what is changed holds from the next block on.
     """
 
     def __init__(
@@ -85,13 +82,9 @@ class BlockBuilder:
         mixed: bool = False,
         rows: int = 0,
         take_bytes: int = ANY_ROOM,
-        least_count: int = 1,
-        most_bytes: int = 0,
         supply: Supply | None = None,
     ) -> None:
-        self.most_bytes = most_bytes
-        self.least_count = least_count
-        self._usual_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._max_count = 1 if lend else min(max_count, limits.max_count)
         self._lend = lend
         self._mixed = mixed
@@ -109,7 +102,7 @@ class BlockBuilder:
         self._count = 0
         self._nbytes = 0
         self.full = False
-        self._max_bytes = self._usual_bytes
+        self._max_bytes = self.max_bytes  # of this block
         self._kind: type = list
         self._keys: list[Any] = []
         self._key_types: list[type] = []
@@ -259,7 +252,6 @@ class BlockBuilder:
 
     def _make_columns(self, values: list[Any], datapoint: Datapoint) -> None:
         total = sum(value.nbytes for value in values if is_array(value)) or 1
-        self._max_bytes = max(self._usual_bytes, min(self.most_bytes, self.least_count * total))
         for index, value in enumerate(values):
             ragged = self._was_ragged[index : index + 1] == [True]
             try:

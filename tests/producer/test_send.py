@@ -197,13 +197,9 @@ def test_large_datapoints_share_larger_blocks_where_the_broker_has_room(broker: 
     datapoint = [np.zeros(150_000, np.uint8)]
     assert largest_block(broker, [datapoint] * 100) == (1 << 20) // 150_064  # the budget of 2 MiB has room for few
     with LocalBroker() as roomy:
-        assert largest_block(roomy, [datapoint] * 100, shared_memory=False) == (4 << 20) // 150_064
-
-
-def test_blocks_that_the_broker_reads_where_they_are_built_are_larger_yet() -> None:
-    datapoint = [np.zeros(150_000, np.uint8)]
-    with LocalBroker() as roomy:
-        assert largest_block(roomy, [datapoint] * 1000) == (16 << 20) // 150_064
+        for shared_memory in (False, True):
+            largest = largest_block(roomy, [datapoint] * 1000, shared_memory=shared_memory)
+            assert largest == (16 << 20) // 150_064
 
 
 def largest_block(broker: LocalBroker, datapoints: list[Any], **options: Any) -> int:
