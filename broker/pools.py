@@ -98,7 +98,7 @@ class Pools:
     def offered(self, connection: bytes, offer: m.PoolOffer) -> m.PoolMapped:
         """Map what a worker offers, in place of what it offered before. Returns the answer."""
         self._retire_of(connection)
-        if len(self._pools) >= MOST:
+        if len(self._pools) >= MOST or offer.nonce in self._pools:  # nobody takes a pool over that is in use
             return m.PoolMapped(offer.nonce, mapped=False)
         try:
             view = PoolView(offer.path, offer.size, offer.nonce, buys=False)
@@ -116,8 +116,12 @@ class Pools:
 
     def mapped(self, connection: bytes, message: m.PoolMapped) -> None:
         """Take in what a consumer says of a pool that it was told of."""
+        if not message.mapped or connection not in self._consumers:
+            return
         pool = self._pools.get(message.nonce)
-        if pool is not None and message.mapped and connection in self._consumers:
+        if pool is None:  # it was used up meanwhile
+            self._said.append((connection, m.PoolGone(message.nonce)))
+        else:
             pool.mapped.add(connection)
 
     def frames(self, connection: bytes, block: Sequence[Any]) -> Pooled:
@@ -130,9 +134,11 @@ class Pools:
         pool = self._pools.get(place.pool) if isinstance(place, PoolPlace) else None
         if pool is None or not isinstance(place, PoolPlace) or pool.worker != connection:
             raise WireError("frames", "a block in a pool that was not offered")
+        if place.spans[0] is not None:  # it is looked at here, and must not change before consumers look at it
+            raise WireError("frames", "the body of a block lies in a pool")
         try:
             return Pooled(frames_of(pool.view, place, block[1:]), place)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
 
     def reads(self, connection: bytes, frames: Sequence[Any]) -> bool:

@@ -41,6 +41,14 @@ class LentMap:
         if buys:
             _MAPS.add(self)
 
+    def map(self, size: int) -> None:
+        """Map so many bytes now.
+
+        Raises:
+            OSError: there are not enough addresses.
+        """
+        self._memory = self._mapped(size)
+
     def lend(self, extent: int, size: int, lengths: Sequence[int]) -> list[memoryview]:
         """Return views of an extent, one after the other at multiples of 64 bytes.
 
@@ -50,7 +58,7 @@ class LentMap:
             lengths: bytes of each view.
         """
         if size > len(self._memory):
-            self._memory = self._mapped(size)
+            self.map(size)
         lease = self._memory[extent:]
         loan = Loan(self._memory, lease.ctypes.data, sum(map(aligned, lengths)), extent, self._give_back)
         self._loans.add(loan)
@@ -87,9 +95,11 @@ _MAPS: weakref.WeakSet[LentMap] = weakref.WeakSet()
 
 
 def _end(loans: set[Loan], loan: Loan) -> None:
-    if loan in loans:
-        loans.discard(loan)
-        loan.give_back(loan.extent, loan.nbytes)
+    try:
+        loans.remove(loan)  # in one step: a fork in another thread may buy it just now
+    except KeyError:
+        return
+    loan.give_back(loan.extent, loan.nbytes)
 
 
 def _buy_all() -> None:

@@ -34,7 +34,7 @@ class Places:
         OSError: it cannot be mapped.
 
     Attributes:
-        full: bytes that there were when the system had no more; 0: it has had enough.
+        full: bytes that there were when the system had no more, until some were returned; 0: it has had enough.
     """
 
     def __init__(self, file: int, size: int, nonce: bytes) -> None:
@@ -51,6 +51,7 @@ class Places:
         self._let_go: deque[int] = deque()  # filled by any thread, at any time
         self._reserved = 0  # bytes after the head
         self.full = 0
+        self._said = False  # that it has been full
 
     @property
     def used(self) -> int:
@@ -67,8 +68,13 @@ class Places:
             extent = self._extents.take(nbytes)
             if extent is None:
                 return None
-            if not self._reserve(extent + nbytes):
-                self._extents.give_back(extent)
+            reserved = False
+            try:
+                reserved = self._reserve(extent + nbytes)
+            finally:  # also where a signal's handler raises: it takes a while
+                if not reserved:
+                    self._extents.give_back(extent)
+            if not reserved:
                 return None
             address = HEAD + extent
             lease = self._memory[address : address + nbytes]
@@ -118,7 +124,9 @@ class Places:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
             self.full = HEAD + self._reserved
-            self._out_of_memory()
+            if not self._said:
+                self._said = True
+                self._out_of_memory()
             return False
         self._reserved = wanted
         return True
@@ -134,6 +142,7 @@ class Places:
             if self._reserved > GROWTH and 2 * end < self._reserved:
                 self._map.madvise(mmap.MADV_REMOVE, HEAD + end, self._reserved - end)
                 self._reserved = end
+                self.full = 0  # what is given back may be had again
 
     def close(self) -> None:
         """Let go of the memory. It lives on in readers' maps, and in what refers to a place in it."""

@@ -90,9 +90,14 @@ class PoolView(View):
         if not PATH.fullmatch(path) or not str(Path(path).readlink()).startswith(f"/memfd:{NAME}"):
             raise ValueError(f"a pool at {path[:100]!r}")
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            sealed = fcntl.fcntl(file, fcntl.F_GET_SEALS) & _seals() == _seals()
+            if not sealed:  # and reading what is cut off just then would kill us
+                raise ValueError(f"the memory at {path} could be shortened")
+        except BaseException:
+            os.close(file)
+            raise
         super().__init__(file, size, nonce, buys=buys)
-        if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _seals() != _seals():
-            raise ValueError(f"the memory at {path} could be shortened")
         self.size = size
         self.nonce = nonce
 

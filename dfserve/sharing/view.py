@@ -15,6 +15,7 @@ import numpy as np
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.loans import Bytes, LentMap
 from dfserve.wire.columns import aligned
+from dfserve.wire.placement import MAX_FREED
 
 NONCE_BYTES = 16
 HEAD = GRAIN  # bytes before the first place, of which the first are the nonce
@@ -30,6 +31,7 @@ class View:
         buys: as for `LentMap`.
 
     Raises:
+        OSError: it cannot be mapped.
         ValueError: it is other memory.
 
     Attributes:
@@ -48,6 +50,7 @@ class View:
         self.lent = 0
         self._freed: deque[int] = deque()
         self._lent = LentMap(self._map, partial(_gone, self._freed, os.getpid()), buys=buys)
+        self._lent.map(size)  # while it can still be refused
 
     def _map(self, nbytes: int) -> Bytes:
         return np.frombuffer(mmap.mmap(self.file, nbytes, prot=mmap.PROT_READ), np.uint8)
@@ -60,18 +63,19 @@ class View:
             lengths: bytes of each; each begins at the next multiple of 64.
 
         Raises:
-            ValueError: they reach beyond the memory.
+            OSError: after a fork, it cannot be mapped anew.
+            ValueError: they reach beyond the memory, or are empty.
         """
         total = sum(map(aligned, lengths))
-        if address % GRAIN or address < HEAD or address + total > self._size:
+        if not total or address % GRAIN or address < HEAD or address + total > self._size:
             raise ValueError(f"a block of {total} bytes at {address} in shared memory of {self._size}")
         found = self._lent.lend(address, self._size, lengths)
         self.lent += 1
         return found
 
-    def take_freed(self) -> list[int]:
-        """Return the addresses of places that nothing refers to any more, once."""
-        freed = [self._freed.popleft() for _ in range(len(self._freed))]
+    def take_freed(self, most: int = MAX_FREED) -> list[int]:
+        """Return the addresses of places that nothing refers to any more, once; so many at most."""
+        freed = [self._freed.popleft() for _ in range(min(len(self._freed), most))]
         self.lent -= len(freed)
         return freed
 

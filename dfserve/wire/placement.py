@@ -14,7 +14,7 @@ from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.messages import MAX_INT
 from dfserve.wire.unpatched import Packer, unpackb
 
-MAX_FREED = 65536  # places in one frame: more than any arena or pool has
+MAX_FREED = 32768  # places in one frame: the next one tells of more
 # Bytes of a frame from which on it is worth a place of its own in a pool: below, a socket is as good.
 SMALLEST = 32 << 10
 POOL_BYTES = 16  # of a pool's nonce
@@ -80,7 +80,7 @@ def unpack_freed(frame: bytes) -> dict[bytes, list[int]]:
     Raises:
         WireError: reason ``body``.
     """
-    return _numbers(frame, MAX_FREED)
+    return _numbers(frame, 2 * MAX_FREED)  # each may be of another pool
 
 
 def _numbers(frame: bytes, most: int) -> dict[bytes, list[int]]:
