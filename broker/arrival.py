@@ -48,6 +48,8 @@ def arrived(
     nbytes = sum(len(frame) for frame in frames)
     on_wire = nbytes
     if isinstance(frames, Pooled):
+        if pieces:
+            raise WireError("frames", "a block in a pool was cut into pieces")
         on_wire = sum(map(len, frames.inline))
     if isinstance(frames, Compressed):
         on_wire = frames.on_wire

@@ -253,6 +253,8 @@ class Core:
         if self._greeted[connection] > MAX_HELLOS:
             return  # it will say it again; one that never reads must not fill our memory with welcomes
         self._ask_again.discard(connection)
+        if self._memory is not None and not isinstance(hello, m.ProducerHello):
+            self._memory.drop(connection)  # it has unmapped all, and will ask for memory again
         peer = Peer(self._job(hello.pipeline), hello.session, hello.pipeline)
         if len(hello.session) != m.SESSION_BYTES:
             raise WireError("body", "a hello without a session id")

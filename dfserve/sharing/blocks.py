@@ -11,7 +11,7 @@ from dfserve.sharing.arena import ArenaView
 from dfserve.sharing.pool import PoolView
 from dfserve.sharing.view import View
 from dfserve.wire import messages as m
-from dfserve.wire.placement import ARENA, PoolPlace, pack_freed, unpack_place
+from dfserve.wire.placement import ARENA, MAX_FREED, PoolPlace, pack_freed, unpack_place
 
 log = logging.getLogger("dfserve.client")
 
@@ -33,6 +33,8 @@ class SharedBlocks:
         return None
 
     def _map(self, name: bytes, offer: m.ArenaOffer | m.PoolOffer) -> bool:
+        if name != ARENA and name in self._views:  # said twice around a hello: of what it has lent is still to be told
+            return True
         kind = ArenaView if isinstance(offer, m.ArenaOffer) else PoolView
         try:
             self._views[name] = kind(offer.path, offer.size, offer.nonce)
@@ -55,12 +57,17 @@ class SharedBlocks:
             if isinstance(place, PoolPlace):
                 return frames_of(view, place, block[1:])
             return list(view.frames(*place))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
 
     def news(self) -> list[bytes]:
         """Return the frame that tells what is in use no longer, if anything has changed."""
-        freed = {name: some for name, view in self._views.items() if (some := view.take_freed())}
+        freed = {}
+        left = MAX_FREED
+        for name, view in self._views.items():
+            if left and (some := view.take_freed(left)):
+                freed[name] = some
+                left -= len(some)
         return [pack_freed(freed)] if freed else []
 
 
