@@ -60,7 +60,7 @@ class BlockMemory:
     def _offer(self) -> list[Message]:
         try:
             pool = self._pool = Pool(self._budget + BESIDE)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             log.info("no memory is shared with the broker on this machine: %s", error)
             return []
         return [PoolOffer(pool.path, pool.size, pool.nonce)]
