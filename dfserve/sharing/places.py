@@ -1,7 +1,8 @@
 """Owns memory that this process writes and others read: its places, and when each of them is free again.
 
-A place is free when nothing here refers to it any more and its reader, if it has one, has done with it. Memory is
-reserved before it is written: where the system has none left, a write to what was not would kill the process.
+A place is free when nothing here refers to it any more and its reader, if it has one, has done with it as often as it
+was lent it. Memory is reserved before it is written: where the system has none left, a write to what was not would kill
+the process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import mmap
 import os
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
@@ -46,7 +47,8 @@ class Places:
         self._size = size
         self._extents = Extents(size - HEAD)
         self._lock = threading.Lock()
-        self._lent: set[int] = set()  # addresses that the reader has not done with
+        # How often the reader was told of an address and has not done with it: what a lease made may be sent twice.
+        self._lent: Counter[int] = Counter()
         self._held: dict[int, weakref.ref[Bytes]] = {}  # those that something here refers to
         self._let_go: deque[int] = deque()  # filled by any thread, at any time
         self._reserved = 0  # bytes after the head
@@ -92,15 +94,17 @@ class Places:
     def lend(self, address: int, nbytes: int) -> None:
         """Note that the reader has a place, of which ``nbytes`` bytes are used and the rest is free from now on."""
         with self._lock:
-            self._lent.add(address)
+            self._lent[address] += 1
             self._extents.trim(address - HEAD, nbytes)
 
     def give_back(self, address: int) -> None:
-        """Note that the reader has done with a place; what is none is ignored."""
+        """Note that the reader has done with a place that it was lent, once; what is none is ignored."""
         with self._lock:
-            self._lent.discard(address)
             self._sweep()
-            if address not in self._held:
+            left = self._lent.pop(address, 0) - 1
+            if left > 0:
+                self._lent[address] = left
+            elif address not in self._held:
                 self._extents.give_back(address - HEAD)
 
     def _sweep(self) -> None:

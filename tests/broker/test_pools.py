@@ -94,6 +94,26 @@ def test_a_block_that_comes_twice_to_one_consumer_is_free_when_both_are(world: W
     assert worker.used == 0
 
 
+def test_a_block_that_a_worker_sends_twice_stays_where_it_is_when_the_second_is_dropped(world: World) -> None:
+    """As it does when its lease is said again, while what was made of it is on its way."""
+    worker, consumer = world.worker(), world.consumer()
+    frames = worker.build(1)
+    once, twice = [worker.memory.place(frames) for _ in range(2)]
+    assert once is not None
+    assert twice is not None
+    del frames
+    consumer.have(world.arenas.pools.frames(worker.connection, once))
+    world.arenas.pools.frames(worker.connection, twice)  # is here already, and dropped
+    world.settle()
+    assert worker.used == PLACE
+    worker.send(2)
+    assert consumer.right
+    consumer.drop()
+    worker.sent.clear()
+    world.settle()
+    assert worker.used == 0
+
+
 def test_a_place_is_told_free_to_its_own_worker_only(world: World) -> None:
     one, other, consumer = world.worker(b"one"), world.worker(b"other"), world.consumer()
     consumer.have(one.send(1))

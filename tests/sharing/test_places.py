@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +62,7 @@ class Shared(RuleBasedStateMachine):
         self.pool = Pool(8 << 20)
         self.live: dict[int, tuple[int, int]] = {}  # bytes and contents by address: of what is held or lent
         self.leases: dict[int, Any] = {}
-        self.read: set[int] = set()
+        self.read: Counter[int] = Counter()
         self.number = 0
 
     @rule(target=held, nbytes=st.integers(1, 3 << 20))
@@ -79,12 +80,13 @@ class Shared(RuleBasedStateMachine):
 
     @rule(target=lent, at=held, part=st.floats(0.01, 1.0))
     def lend(self, at: int, part: float) -> Any:
-        if at not in self.leases or at in self.read:
+        """Of what is lent again, the same bytes are used."""
+        if at not in self.leases:
             return multiple()
-        nbytes = max(1, int(self.live[at][0] * part))
+        nbytes = self.live[at][0] if at in self.read else max(1, int(self.live[at][0] * part))
         self.pool.lend(at, nbytes)
         self.live[at] = (nbytes, self.live[at][1])
-        self.read.add(at)
+        self.read[at] += 1
         return at
 
     @rule(at=consumes(held))
@@ -96,9 +98,11 @@ class Shared(RuleBasedStateMachine):
     def give_back(self, at: int) -> None:
         self.pool.give_back(at)
         if at in self.read:
-            self.read.discard(at)
-            if at not in self.leases:
-                del self.live[at]
+            self.read[at] -= 1
+            if not self.read[at]:
+                del self.read[at]
+                if at not in self.leases:
+                    del self.live[at]
 
     @rule(at=st.integers(-GRAIN, 8 << 20))
     def hear_of_what_is_no_place(self, at: int) -> None:
@@ -122,7 +126,7 @@ class Shared(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.leases.clear()
-        for at in self.read:
+        for at in self.read.elements():
             self.pool.give_back(at)
         whole = self.pool.take((8 << 20) - HEAD)
         assert whole is not None, "all is free in the end, in one piece"
