@@ -42,14 +42,16 @@ def test_it_serves_at_its_addresses_and_at_a_private_one(tcp_address: str) -> No
             assert list(consumer) == [[1]]
 
 
-def test_what_the_parent_does_meanwhile_is_done_while_the_child_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_parent_does_meanwhile_is_done_while_the_child_starts(
+    monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]
+) -> None:
     done: list[str] = []
     ready = EmbeddedBroker._await_ready
     monkeypatch.setattr(EmbeddedBroker, "_await_ready", lambda self: (done.append("waited"), ready(self))[1])
 
     def load() -> None:
-        (child,) = [c for c in psutil.Process().children() if "dfserve.broker" in " ".join(c.cmdline())]
-        done.append(child.name() and "loaded")
+        until(lambda: any("dfserve.broker" in " ".join(c.cmdline()) for c in psutil.Process().children()), "the child")
+        done.append("loaded")
 
     with EmbeddedBroker([], {}, meanwhile=load):
         assert done == ["loaded", "waited"]

@@ -23,6 +23,9 @@ from dfserve.errors import DfserveError, WorkerLost
 
 END = 5.0  # seconds for a process to end after SIGTERM before it is killed
 TURN = 0.02  # seconds between two looks at whether it has
+# Wait until a child is known to its parent, and has handlers of its own: in what Python does after a fork an exception
+# would be lost.
+HELD = {signal.SIGTERM, signal.SIGINT}
 AGAIN = 0.01  # seconds until a process that was told to end tries once more
 FIELDS = 5  # of a slot: datapoints, when the last one came, seconds waited; datapoints weighed, their bytes
 # What a child may raise here under its own name; anything else is a DfserveError with that text.
@@ -81,15 +84,19 @@ class Processes:
         reports, sink = connection.Pipe(duplex=False)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._become_child(run, sink)
-        sink.close()
-        child = Child(name, pid, reports, stop)
-        self._children.append(child)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_child(run, sink, mask)
+            sink.close()
+            child = Child(name, pid, reports, stop)
+            self._children.append(child)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return child
 
-    def _become_child(self, run: Callable[[Report], None], sink: connection.Connection) -> NoReturn:
+    def _become_child(self, run: Callable[[Report], None], sink: connection.Connection, mask: set[Any]) -> NoReturn:
         status = 1
         try:
             signal.signal(signal.SIGTERM, _exit)
@@ -97,6 +104,7 @@ class Processes:
             sys.unraisablehook = _exit_soon
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
             die_with(self._parent, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             run(lambda report: sink.send_bytes(json.dumps(report).encode()))
             status = 0
         except SystemExit:
