@@ -19,7 +19,7 @@ from dfserve.wire.placement import PoolPlace, pack_pool_place, unpack_place
 
 log = logging.getLogger("dfserve.broker")
 
-MOST = 128  # pools of one broker; each takes a descriptor and addresses, here and in each consumer
+MOST = 64  # pools of one broker; each takes two descriptors and addresses, here and in each consumer
 
 
 class Pooled(list[Any]):
