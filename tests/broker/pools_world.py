@@ -56,7 +56,7 @@ class Worker:
         self.sent.clear()
 
     def build(self, *numbers: int, nbytes: int = LARGE) -> list[Any]:
-        builder = BlockBuilder(4 << 20, least_count=len(numbers), most_bytes=8 << 20, supply=self.memory.take)
+        builder = BlockBuilder(8 << 20, rows=len(numbers), supply=self.memory.take)
         for number in numbers:
             builder.add([array_of(number, nbytes), number])
         return list(builder.close().frames)
@@ -68,6 +68,11 @@ class Worker:
         assert placed is not None, "it is not in the pool"
         self.sent.append(frames)
         return self.world.arenas.pools.frames(self.connection, [bytes(placed[0]), *placed[1:]])
+
+    @property
+    def shares(self) -> bool:
+        """Whether it builds in a pool."""
+        return self.memory.take(LARGE) is not None
 
     @property
     def used(self) -> int:
@@ -216,7 +221,7 @@ class Chaos:
         event()
 
     def send(self) -> None:
-        if len(self.waiting) < 8 and self.worker.memory.shared:
+        if len(self.waiting) < 8 and self.worker.shares:
             self.number += 1
             self.waiting.append(self.worker.send(*range(self.number, self.number + self.chance.randint(1, 3))))
 

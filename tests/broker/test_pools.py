@@ -415,12 +415,12 @@ def test_one_pool_too_many_is_refused_and_its_worker_uses_the_socket(
     monkeypatch.setattr(pools_module, "MOST", 2)
     one, _ = world.worker(b"one"), world.worker(b"two")
     third = world.worker(b"three")
-    assert not third.memory.shared
+    assert not third.shares
     assert third.memory.take(LARGE) is None
     one.leave()
     world.settle()
     third.join()
-    assert third.memory.shared
+    assert third.shares
 
 
 # ---------------------------------------------------------------------- all at once

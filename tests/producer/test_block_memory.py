@@ -43,7 +43,7 @@ def shared(memory: BlockMemory) -> PoolView:
 
 
 def block(memory: BlockMemory, *numbers: int, nbytes: int = LARGE) -> list[Any]:
-    builder = BlockBuilder(8 << 20, least_count=len(numbers), most_bytes=8 << 20, rows=len(numbers), supply=memory.take)
+    builder = BlockBuilder(8 << 20, rows=len(numbers), supply=memory.take)
     for number in numbers:
         builder.add([np.full(nbytes, number, np.uint8), number, "text"])
     return list(builder.close().frames)
@@ -79,7 +79,6 @@ def test_a_broker_on_this_machine_is_offered_a_pool_with_room_for_all_that_it_ma
 def test_a_broker_elsewhere_is_offered_nothing(memory: BlockMemory, name: str) -> None:
     assert memory.receive(welcome(machine=name)) == []
     assert memory.take(LARGE) is None
-    assert not memory.shared
 
 
 def test_who_does_not_want_to_share_offers_nothing() -> None:
@@ -103,7 +102,6 @@ def test_nothing_is_built_in_a_pool_before_it_is_mapped(memory: BlockMemory) -> 
     assert memory.take(LARGE) is None
     memory.receive(m.PoolMapped(offer.nonce, mapped=True))
     assert memory.take(LARGE) is not None
-    assert memory.shared
 
 
 def test_a_pool_that_the_broker_cannot_map_is_closed(memory: BlockMemory) -> None:
@@ -195,7 +193,7 @@ def test_each_connection_has_a_pool_of_its_own_and_the_blocks_of_the_one_before_
 
 def test_a_block_that_is_being_built_while_the_pool_is_changed_is_right(memory: BlockMemory) -> None:
     shared(memory)
-    builder = BlockBuilder(64 << 20, least_count=40, most_bytes=64 << 20, supply=memory.take)
+    builder = BlockBuilder(64 << 20, supply=memory.take)
     for number in range(40):
         builder.add([np.full(LARGE + 1000 * number, number, np.uint8), number])  # in memory that grows
         if number == 10:
@@ -213,12 +211,12 @@ def test_a_pool_that_is_in_doubt_is_followed_by_another(memory: BlockMemory) -> 
     (offer,) = memory.receive(m.PoolGone(view.nonce))
     assert isinstance(offer, m.PoolOffer)
     assert offer.nonce != view.nonce
-    assert not memory.shared
+    assert memory.take(LARGE) is None
     assert memory.receive(m.PoolGone(view.nonce)) == []  # which we know
     memory.receive(m.PoolMapped(view.nonce, mapped=True))  # late
-    assert not memory.shared
+    assert memory.take(LARGE) is None
     memory.receive(m.PoolMapped(offer.nonce, mapped=True))
-    assert memory.shared
+    assert memory.take(LARGE) is not None
 
 
 def test_pools_that_are_over_leave_nothing_open_when_their_blocks_are_gone(memory: BlockMemory) -> None:
