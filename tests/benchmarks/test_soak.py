@@ -16,4 +16,4 @@ def test_the_memory_of_every_process_is_followed(bench: Callable[..., Any], tmp_
             assert min(sample["producer"], sample["broker"], sample["consumer"]) > 0
         times = [sample["seconds"] for sample in figures["samples"]]
         assert times == sorted(times)
-    assert [line.split("|")[4].strip() for line in run.table[2:]] == ["producer", "broker", "consumer"] * 2
+    assert [line.split("|")[4].strip() for line in run.table[2:]] == ["producer", "broker", "consumer"] * 3

@@ -27,6 +27,21 @@ COUNT, NBYTES = 300, 20_000
 CODEC = pytest.mark.parametrize("codec", NAMES)
 
 
+@pytest.fixture(autouse=True)
+def everything_goes_through_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from other machines: what lies in shared memory is not compressed."""
+    monkeypatch.setenv("DFSERVE_SHARED_MEMORY", "false")
+
+
+def test_what_lies_in_shared_memory_is_not_compressed(run_broker: Start) -> None:
+    broker = run_broker()
+    noise = np.random.default_rng(0).integers(0, 256, NBYTES, np.uint8)
+    send_dataflow_zmq([[number, noise] for number in range(3000)], broker.address, passes=1, compression="zstd")
+    assert ratio(broker) < 0.5  # all but the first block, which may have been begun before the memory was mapped
+    with RemoteDataZMQ(broker.address, bind=False, timeout=60) as consumer:
+        assert [number for number, _ in consumer] == list(range(3000))
+
+
 def ratio(broker: Any) -> float:
     """What came over the network, as a share of the blocks."""
     return float(broker.total("dfserve_received_wire_bytes_total") / broker.total("dfserve_received_bytes_total"))
@@ -121,7 +136,7 @@ def test_what_does_not_shrink_takes_the_bytes_that_it_has(run_broker: Start) -> 
     broker = run_broker()
     rng = np.random.default_rng(0)
     noise = [[number, rng.integers(0, 256, NBYTES, np.uint8)] for number in range(50)]
-    send_dataflow_zmq(noise, broker.address, passes=1, compression="zstd")
+    send_dataflow_zmq(noise, broker.address, passes=1, compression="zstd", shared_memory=False)
     assert ratio(broker) == 1.0
     with RemoteDataZMQ(broker.address, bind=False, timeout=60) as consumer:
         for number, array in consumer:
@@ -159,10 +174,10 @@ def test_a_broker_without_the_package_is_an_error_at_the_sender_that_says_what_t
     broker.wait_until_said("broker ready")
     data = [[number] for number in range(10)]
     with pytest.raises(ConfigError, match=r"cannot decompress lz4: pip install 'dfserve\[lz4\]' on its machine"):
-        send_dataflow_zmq(data, tcp_address, passes=1, compression="lz4")
+        send_dataflow_zmq(data, tcp_address, passes=1, compression="lz4", shared_memory=False)
     words = ("produce", "pipes:numbers", "--to", tcp_address, "--passes", "1", "--compression", "lz4")
     assert dfserve(*words).wait() == 2
-    send_dataflow_zmq(data, tcp_address, passes=1, compression="zstd")  # which it has
+    send_dataflow_zmq(data, tcp_address, passes=1, compression="zstd", shared_memory=False)  # which it has
     with RemoteDataZMQ(tcp_address, bind=False, timeout=60) as consumer:
         assert next(consumer) == [0]
 
@@ -219,7 +234,7 @@ def test_a_compressed_block_that_is_not_what_was_granted_is_refused_and_counted(
     assert broker.rss < before + 20 * MIB
     for metric in ("dfserve_queue_bytes", "dfserve_queue_granted_bytes", "dfserve_datapoints_received_total"):
         assert broker.total(metric) == 0, metric
-    send_dataflow_zmq([[5]], broker.address, passes=1, compression=codec)  # the others go on
+    send_dataflow_zmq([[5]], broker.address, passes=1, compression=codec, shared_memory=False)  # the others go on
     assert broker.total("dfserve_datapoints_received_total") == 1
 
 
