@@ -75,9 +75,8 @@ def _bound(settings: dict[str, Any], lifeline: Lifeline) -> Broker:
     keys = Path(settings["keys"]) if settings.get("keys") is not None else None
     with contextlib.ExitStack() as undo:
         front = undo.enter_context(Front(settings["binds"], config.limits, keys))
-        from dfserve.broker.server import (
-            Broker,
-        )  # here: numpy alone takes longer to load than all that was loaded above
+        # Here, because numpy alone takes longer to load than all that was loaded above.
+        from dfserve.broker.server import Broker
 
         broker = Broker(front, config, until=lifeline.gone, wake=lifeline.fd)
         undo.pop_all()

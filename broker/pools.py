@@ -27,7 +27,6 @@ class Pooled(list[Any]):
 
     Attributes:
         place: where.
-        inline: bytes of the others, which came over the network.
     """
 
     def __init__(self, frames: Sequence[Any], place: PoolPlace) -> None:
@@ -36,7 +35,7 @@ class Pooled(list[Any]):
 
     @property
     def inline(self) -> list[Any]:
-        """The frames that do not lie in the pool."""
+        """The others, which came over the network."""
         return [frame for frame, span in zip(self, self.place.spans, strict=True) if span is None]
 
 

@@ -16,7 +16,7 @@ from collections import Counter, deque
 
 import numpy as np
 
-from dfserve.sharing.extents import GRAIN, Extents
+from dfserve.sharing.extents import Extents
 from dfserve.sharing.loans import Bytes
 from dfserve.sharing.view import HEAD
 
@@ -160,6 +160,3 @@ class Places:
 def _pointer(memory: memoryview) -> int:
     found: int = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
     return found
-
-
-assert HEAD % GRAIN == 0
