@@ -20,7 +20,7 @@ demo: $(VENV)/stamp-demo ## photographs through a broker from two producers, on 
 	$(BIN)/dfserve demo $(FOLDER)
 
 test: check ## the checks, then every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal # half of what tests do is wait, so four share two cores well
 
 check: $(VENV)/stamp-test ## lint, format and types
 	$(BIN)/ruff check .

@@ -16,9 +16,10 @@ from dfserve.broker.config import BrokerConfig
 from dfserve.broker.core import Core
 from dfserve.broker.front import LINGER, Front
 from dfserve.errors import WireError
-from dfserve.frames import receive_frames, send_frames
+from dfserve.frames import receive_frames, send_singly
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import installed
+from dfserve.wire.envelope import seal
 from dfserve.wire.placement import pack_freed
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dfserve.broker")
 
 POLL_MS = 200  # milliseconds between ticks when nothing arrives
+ENVELOPES = 1 << 32  # numbers of messages to clients; of two with the same one nothing is under way at once
 BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
 
 
@@ -66,6 +68,7 @@ class Broker:
         self._arenas = Arenas()
         store = None if ledger is None else self._store
         self.core = Core(self.config, time.time, store, self._arenas, installed())
+        self._sent = 0
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self._until = until
         self._poller = zmq.Poller()
@@ -175,13 +178,14 @@ class Broker:
             self._send_to(connection, m.encode(message))
 
     def _send_to(self, connection: bytes, frames: Sequence[Any]) -> None:
-        if not self._send([connection, *frames]):
+        self._sent = (self._sent + 1) % ENVELOPES
+        if not self._send(connection, seal(frames, self._sent)):
             self._arenas.drop(connection)
             self.core.unreachable(connection)
 
-    def _send(self, frames: Sequence[Any]) -> bool:
+    def _send(self, connection: bytes, frames: Sequence[Any]) -> bool:
         try:
-            send_frames(self._socket, frames)
+            send_singly(self._socket, connection, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

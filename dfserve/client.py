@@ -11,12 +11,13 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
-from dfserve.frames import receive_frames, send_frames
+from dfserve.frames import receive_frame, send_frames
 from dfserve.handshake import Handshakes, Monitor
 from dfserve.keys import ClientKeys
 from dfserve.sharing.arena import machine
 from dfserve.sharing.blocks import SharedBlocks
 from dfserve.wire import messages as m
+from dfserve.wire.envelope import Unsealing
 
 log = logging.getLogger("dfserve.client")
 
@@ -56,11 +57,14 @@ class Connection:
     ) -> None:
         self._shared = SharedBlocks() if shares else None
         self._freed = freed
+        self._unsealing = Unsealing()
         self._handshakes: Handshakes | None = None
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         options = {
-            zmq.IMMEDIATE: 1,  # a connection that broke takes its queue with it, and the next one starts with a probe
+            # A connection that broke takes its queue with it, and the next one starts with a probe. With this no
+            # multipart message may be received: `dfserve.wire.envelope` says why.
+            zmq.IMMEDIATE: 1,
             zmq.PROBE_ROUTER: 1,
             zmq.SNDHWM: 0,  # credit bounds what is sent
             zmq.RCVHWM: 0,  # and what is received
@@ -133,24 +137,29 @@ class Connection:
         Raises:
             WireError: the broker sent bytes that break the protocol.
         """
-        try:
-            frames = receive_frames(self.socket)
-        except zmq.Again:
-            return None
-        if len(frames) < 2:
-            return m.Beat(), []
-        header, body, block = frames[0].bytes, frames[1].bytes, frames[2:]
+        while True:
+            try:
+                frames = self._unsealing.put(receive_frame(self.socket))
+            except zmq.Again:
+                return None
+            if frames is not None and (received := self._read(*frames)) is not None:
+                return received
+
+    def _read(self, header: bytes, body: Any, *block: Any) -> tuple[m.Message, list[Any]] | None:
+        """Return what was received; None: it lies in shared memory from before the last hello."""
         shared = self._shared
+        found = list(block)
         if shared is not None and m.is_in_arena(header):
-            found = shared.frames(block)
-            return m.decode(m.without_arena(header), body, len(found)), found
-        if self._freed is not None and len(block) == 1 and not m.carries_block(header):
-            self._freed(block[0].bytes)
-            block = []
-        message = m.decode(header, body, len(block))
+            if (lying := shared.frames(block)) is None:
+                return None
+            header, found = m.without_arena(header), lying
+        elif self._freed is not None and len(block) == 1 and not m.carries_block(header):
+            self._freed(bytes(block[0]))
+            found = []
+        message = m.decode(header, bytes(body), len(found))
         if shared is not None and (answer := shared.receive(message)) is not None:
             self._send(m.encode(answer))
-        return message, block
+        return message, found
 
     def close(self) -> None:
         """Close, giving a goodbye two seconds to leave."""

@@ -43,16 +43,21 @@ class SharedBlocks:
             return False
         return True
 
-    def frames(self, block: Sequence[Any]) -> list[Any]:
+    def frames(self, block: Sequence[Any]) -> list[Any] | None:
         """Return a block's frames, given those that came in a message.
+
+        None: they lie in memory that was not offered here. It was before the hello, which crossed the message; the
+        broker's answer to that repeats what is missing.
 
         Raises:
             WireError: they do not say where in this memory the block lies.
         """
-        place = unpack_place(bytes(block[0])) if block else None
+        if not block:
+            raise WireError("frames", "a block in shared memory without a place")
+        place = unpack_place(bytes(block[0]))
         view = self._views.get(place.pool if isinstance(place, PoolPlace) else ARENA)
-        if view is None or place is None:
-            raise WireError("frames", "a block in shared memory, of which there is none")
+        if view is None:
+            return None
         try:
             if isinstance(place, PoolPlace):
                 return frames_of(view, place, block[1:])

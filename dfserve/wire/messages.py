@@ -16,7 +16,7 @@ from dfserve.errors import WireError
 from dfserve.wire.unpatched import Packer, unpackb
 
 MAGIC = b"dfs"
-VERSION = 1  # changes when a peer of the old version could misread a message
+VERSION = 2  # changes when a peer of the old version could misread a message
 HEADER_BYTES = len(MAGIC) + 2
 SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
 IN_ARENA = 0x80  # in the kind's byte: the block lies in shared memory
@@ -430,13 +430,18 @@ def decode(header: bytes, body: bytes, block_frames: int) -> Message:
     return message
 
 
-def _kind_of(header: bytes) -> type[Message]:
+def check_header(header: bytes) -> None:
+    """Raise WireError, reason ``magic`` or ``version``, unless a message of this protocol begins like this."""
     if len(header) != HEADER_BYTES or header[:3] != MAGIC:
         raise WireError("magic", "not a dfserve message")
     if header[3] != VERSION:
         raise WireError(
             "version", f"peer speaks protocol {header[3]}, this one {VERSION}; install the same dfserve on both"
         )
+
+
+def _kind_of(header: bytes) -> type[Message]:
+    check_header(header)
     kind = KINDS.get(header[4])
     if kind is None:
         raise WireError("kind", f"unknown kind of message {header[4]}")

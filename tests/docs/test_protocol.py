@@ -13,7 +13,7 @@ from dfserve.broker import arenas, budget, core, epochs_desk, epochs_job, intake
 from dfserve.consumer import epoch_inbox
 from dfserve.epochs import plan
 from dfserve.producer import block_memory
-from dfserve.wire import columns, dtypes, messages, pieces, placement, values
+from dfserve.wire import columns, dtypes, envelope, messages, pieces, placement, values
 from dfserve.wire.limits import DEFAULT_LIMITS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ LIMIT = re.compile(r"^\| `(\w+)\.(\w+)` \| (\d+) \|", re.MULTILINE)
 MODULES = {
     "Limits": DEFAULT_LIMITS,
     "messages": messages,
+    "envelope": envelope,
     "pieces": pieces,
     "dtypes": dtypes,
     "values": values,

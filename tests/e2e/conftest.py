@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from dfserve.wire import messages as m
+from dfserve.wire.envelope import Unsealing
 
 PATIENCE_MS = 30_000  # milliseconds for an answer: a hang becomes a failure
 
@@ -79,6 +80,7 @@ class Stranger:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
+        self._unsealing = Unsealing()
 
     def send(self, *frames: Any) -> None:
         self.socket.send_multipart(frames)
@@ -89,8 +91,11 @@ class Stranger:
     def hear(self, kind: type[m.Message]) -> Any:
         """Return the next message of a kind, passing over others."""
         while self.socket.poll(PATIENCE_MS):
-            header, body, *block = self.socket.recv_multipart()
-            message = m.decode(header, body, len(block))
+            frames = self._unsealing.put(self.socket.recv())
+            if frames is None:
+                continue
+            header, body, *block = frames
+            message = m.decode(header, bytes(body), len(block))
             if isinstance(message, kind):
                 return message
         return pytest.fail(f"no {kind.__name__} within {PATIENCE_MS} ms")

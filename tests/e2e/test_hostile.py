@@ -21,6 +21,7 @@ from dfserve import RemoteDataZMQ
 from dfserve.wire import messages as m
 from dfserve.wire import values as codes
 from dfserve.wire.blocks import encode_block
+from dfserve.wire.envelope import seal
 from dfserve.wire.limits import DEFAULT_LIMITS
 
 Start = Callable[..., Any]
@@ -297,14 +298,19 @@ def test_a_consumer_opens_no_pickle_that_a_hostile_broker_sends(
         consumer = start("-c", CONSUME, tcp_address, patched)
         assert evil.poll(int(PATIENCE * 1000))
         peer = evil.recv_multipart()[0]
-        evil.send_multipart([peer, *m.encode(m.Who())])
+
+        def say(message: m.Message, *frames: Any) -> None:
+            for frame in seal([*m.encode(message), *frames], 1):
+                evil.send_multipart([peer, frame])
+
+        say(m.Who())
         while evil.poll(int(PATIENCE * 1000)):  # its hello
             if len(evil.recv_multipart()) > 2:
                 break
-        evil.send_multipart([peer, *m.encode(m.ConsumerWelcome(bytes(16)))])
+        say(m.ConsumerWelcome(bytes(16)))
         for delivery, frames in enumerate([*attacks.values(), GOOD], 1):
-            evil.send_multipart([peer, *m.encode(m.Deliver(delivery, 1, 0, "evil/0", False)), *frames])
-        evil.send_multipart([peer, *m.encode(m.DeliverEnd(len(attacks) + 2, 1, []))])
+            say(m.Deliver(delivery, 1, 0, "evil/0", False), *frames)
+        say(m.DeliverEnd(len(attacks) + 2, 1, []))
         assert consumer.wait() == 0, consumer.output
     assert consumer.lines[-1] == [[2, 1, len(attacks) - 1]]  # the dict, and the honest block
     assert not path.exists()

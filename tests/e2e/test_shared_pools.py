@@ -317,6 +317,35 @@ def test_a_worker_whose_connection_is_cut_builds_in_other_pools_and_loses_nothin
     assert broker.bad() == {}
 
 
+@pytest.mark.parametrize("memory", ["pools", "arena", "none"])
+def test_a_consumer_whose_connection_is_cut_reads_on_and_keeps_what_it_has(
+    pools: Places, arenas: list[int], run_broker: Start, produce: Start, monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    if memory == "none":
+        monkeypatch.setattr("dfserve.client.machine", lambda: "another one")
+    broker = run_broker("--queue-bytes", QUEUE)
+    proxy = importlib.import_module("proxy").Proxy(broker.port)
+    flags = () if memory == "pools" else ("--no-shared-memory",)
+    try:
+        with consumer_of(f"tcp://127.0.0.1:{proxy.port}") as source:
+            produce(broker.address, "data-1", "--passes", "1", *flags, count=3 * WHOLE, nbytes=LARGE)
+            reader = Reader(source, 0.05)
+            for _ in range(4):
+                reader.read(WHOLE // 2)
+                proxy.cut()
+            reader.read()
+            errors = source.errors
+    finally:
+        proxy.close()
+    assert reader.numbers == list(range(3 * WHOLE))
+    assert reader.right
+    assert (len(pools.nonces) >= 2) is (memory == "pools"), "what was under way on a connection that broke is in doubt"
+    assert bool(arenas) is (memory != "none")
+    assert errors == 0
+    assert broker.bad() == {}
+
+
 # ---------------------------------------------------------------------- epochs
 
 

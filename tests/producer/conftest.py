@@ -12,9 +12,11 @@ import pytest
 import zmq
 
 from dfserve.embedded import private_address
+from dfserve.frames import send_singly
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
+from dfserve.wire.envelope import seal
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.pieces import join
 from dfserve.wire.recycler import Recycler
@@ -96,7 +98,7 @@ class FakeBroker:
         self.say(m.Wanted(wanted), pipeline)
 
     def _send(self, connection: bytes, message: m.Message) -> None:
-        self._socket.send_multipart([connection, *m.encode(message)])
+        send_singly(self._socket, connection, seal(m.encode(message), 1))
 
     # ------------------------------------------------------------------ what it hears
 
