@@ -186,12 +186,17 @@ class Core:
         self.epochs.saved(number)
 
     def drain(self) -> list[Outgoing]:
-        """Return what is to be sent now: (connection id, message, block frames), in order."""
+        """Return what is to be sent now: (connection id, message, block frames); to each connection in order.
+
+        Blocks are copied as they are sent, which takes as long as some MiB take to arrive. So those who get none are
+        told first: a worker's credit does not wait, nor its connection meanwhile.
+        """
         for job in self.jobs.values():
             job.pump(self.now, grant=self.accepting)
         self.epochs.pump(self.now, grant=self.accepting)
         out, self._out = self._out, []
-        return out
+        fed = {connection for connection, _, frames in out if frames}
+        return sorted(out, key=lambda each: each[0] in fed)
 
     def _beat(self, peer: Peer) -> m.Message:
         if peer.epochs is not None and peer.seat is not None:

@@ -170,21 +170,22 @@ class Outbox:
         self._acked = max(self._acked, min(acked, self._last))
 
     def take_outgoing(self) -> list[tuple[Message, Sequence[Any]]]:
-        """Return what may be said now: blocks within the credit, then an offer of those that are new.
+        """Return what may be said now: an offer of blocks that are new, then those within the credit.
 
-        While the broker owes an answer to the last offer there is no other.
+        In this order, so that the offer is answered while the blocks are on their way. While the broker owes an answer
+        to the last offer there is no other.
         """
         if not self.welcomed:
             return []
         out: list[tuple[Message, Sequence[Any]]] = []
-        for item in self._from(self._sent + 1, self._granted):
-            out.append((item.message, item.frames))
-            self._sent = item.message.seq
         # One offer at a time is without an answer: what is made meanwhile shares the next one.
         fresh = self._from(self._offered + 1, self._last) if self._granted >= self._offered else []
         if fresh:
             out.append((Offer(fresh[0].message.seq, [item.nbytes for item in fresh]), ()))
             self._offered = self._last
+        for item in self._from(self._sent + 1, self._granted):
+            out.append((item.message, item.frames))
+            self._sent = item.message.seq
         return out
 
     def _from(self, first: int, last: int) -> list[Item]:

@@ -49,7 +49,7 @@ def send_dataflow_zmq(
     Args:
         df: a DataFlow (its ``reset_state`` is called here), anything with ``__len__`` and ``__getitem__``, an iterable.
         addr: ``tcp://host:port`` or ``ipc://path``, ``ipc://@name`` (abstract, Linux).
-        hwm: datapoints in flight, that is sent and not received at the broker. At least 16 MiB of small ones, at most
+        hwm: datapoints in flight, that is sent and not received at the broker. At least 32 MiB of small ones, at most
             64 MiB of large ones (but never less than two blocks) are in flight whatever it says; 50 is tensorpack's.
         format: None speaks to dfserve. ``"msgpack"`` speaks to tensorpack's RemoteDataZMQ when that runs with
             ``TENSORPACK_SERIALIZE=msgpack``, and ``"zmq_ops"`` to tensorpack's TensorFlow op; these two are bare

@@ -19,7 +19,7 @@ from dfserve.producer.bell import Bell
 from dfserve.producer.block_memory import BlockMemory
 from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
-from dfserve.window import Window
+from dfserve.window import WORKER_FLOOR_BYTES, Window
 from dfserve.wire.arrays import Supply
 from dfserve.wire.blocks import BlockBuilder
 from dfserve.wire.codecs import codec_of
@@ -97,7 +97,7 @@ class Sender:
         self._lessee = Lessee()
         self._say: list[Message] = []  # of leases
         self._complain_at = time.monotonic() + PATIENCE
-        self._outbox = Outbox(identity, Window(hwm))
+        self._outbox = Outbox(identity, Window(hwm, WORKER_FLOOR_BYTES))
         self._builder = BlockBuilder(BLOCK_BYTES, MOST_COUNT, supply=self._memory.take)
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._closed = 0.0  # when the last one was closed

@@ -23,6 +23,7 @@ def test_between_the_bounds_datapoints_count() -> None:
 def test_small_datapoints_are_not_counted_below_the_floor() -> None:
     assert Window(1).has_room(100, 10_000, FLOOR_BYTES - 1)
     assert not Window(1).has_room(100, 10_000, FLOOR_BYTES)
+    assert Window(1, 2 * FLOOR_BYTES).has_room(100, 10_000, FLOOR_BYTES)
 
 
 def test_large_datapoints_stop_at_the_ceiling_whatever_the_mark() -> None:

@@ -376,6 +376,17 @@ def test_a_broker_that_drains_grants_nothing_more(clients: Clients) -> None:
     assert clients.core.budget.used == 0
 
 
+def test_a_worker_is_told_of_its_credit_before_its_block_is_copied_for_a_consumer(clients: Clients) -> None:
+    clients.say(b"c", consumes())
+    clients.say(b"w", produces())
+    block = encode_block([[1, b"x" * 100]])
+    clients.say(b"w", m.Offer(1, [block.nbytes]))
+    clients.core.receive(b"w", [*m.encode(m.Block(1, 1, [])), *map(bytes, block.frames)])
+    clients.core.receive(b"w", m.encode(m.Offer(2, [block.nbytes])))
+    told = [(connection, type(message)) for connection, message, _ in clients.core.drain()]
+    assert told == [(b"w", m.Credit), (b"c", m.Deliver)]
+
+
 # ---------------------------------------------------------------------- configuration
 
 

@@ -53,6 +53,15 @@ def test_blocks_leave_within_the_credit_and_new_ones_are_offered_once(outbox: Ou
     assert outgoing(outbox) == [m.Block(1, 1, []), m.Block(2, 1, [])]
 
 
+def test_an_offer_leaves_before_the_blocks_so_that_it_is_answered_while_they_are_on_their_way(outbox: Outbox) -> None:
+    welcome(outbox)
+    put(outbox)
+    outgoing(outbox)
+    put(outbox)
+    outbox.receive(m.Credit(acked=0, granted=1, released=0))
+    assert outgoing(outbox) == [m.Offer(2, [100]), m.Block(1, 1, [])]
+
+
 def test_what_is_made_while_an_offer_has_no_answer_shares_the_next_one(outbox: Outbox) -> None:
     welcome(outbox)
     put(outbox)
@@ -60,7 +69,7 @@ def test_what_is_made_while_an_offer_has_no_answer_shares_the_next_one(outbox: O
     put(outbox, 2)
     assert outgoing(outbox) == []
     outbox.receive(m.Credit(acked=0, granted=1, released=0))
-    assert outgoing(outbox) == [m.Block(1, 1, []), m.Offer(2, [100, 100])]
+    assert outgoing(outbox) == [m.Offer(2, [100, 100]), m.Block(1, 1, [])]
 
 
 def test_the_frames_of_a_block_leave_as_they_were_put(outbox: Outbox) -> None:
