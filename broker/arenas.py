@@ -13,7 +13,7 @@ from dfserve.sharing.arena import Arena, Placed, place_in
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.pieces import cut, grouped
-from dfserve.wire.placement import ARENA, pack_place, unpack_freed
+from dfserve.wire.placement import ARENA, SMALLEST, pack_place, unpack_freed
 
 log = logging.getLogger("dfserve.broker")
 
@@ -21,8 +21,6 @@ log = logging.getLogger("dfserve.broker")
 # keeps. Memory is taken as it is used, the lowest first, so a consumer that keeps little has a small one.
 ARENA_BYTES = 256 << 20
 MOST = 64  # arenas of one broker
-SMALLEST = 32 << 10  # bytes of a block: below, a socket is as good
-
 
 AboutMemory = m.ArenaWanted | m.ArenaMapped | m.PoolOffer | m.PoolMapped
 

@@ -47,11 +47,11 @@ class Session:
             for address in addresses:
                 endpoints.warn_if_open(endpoints.parse(address), keys is not None)
             self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys, meanwhile=_load)
-            from dfserve.client import Connection
+        from dfserve.client import Connection  # not before a broker that is hosted loads beside it
 
+        if self.broker is not None:
             self.connection = Connection(self.broker.address, shares=True)
         else:
-            from dfserve.client import Connection
             from dfserve.keys import read_client_keys
 
             own = None if keys is None else read_client_keys(keys)

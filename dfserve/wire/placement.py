@@ -15,7 +15,7 @@ from dfserve.wire.messages import MAX_INT
 from dfserve.wire.unpatched import Packer, unpackb
 
 MAX_FREED = 32768  # places in one frame: the next one tells of more
-# Bytes of a frame from which on it is worth a place of its own in a pool: below, a socket is as good.
+# Bytes from which on a frame is worth a place of its own in a pool, and a block in an arena; below, a socket will do.
 SMALLEST = 32 << 10
 POOL_BYTES = 16  # of a pool's nonce
 ARENA = b""  # in place of a nonce: the consumer's own arena

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from dfserve.broker import arenas as arenas_module
-from dfserve.broker.arenas import SMALLEST, Arenas
+from dfserve.broker.arenas import Arenas
 from dfserve.sharing import arena
 from dfserve.sharing.arena import ArenaView
 from dfserve.wire import messages as m
 from dfserve.wire import pieces as pieces_module
 from dfserve.wire.blocks import decode_block, encode_block
 from dfserve.wire.pieces import cut
-from dfserve.wire.placement import ARENA, pack_freed, unpack_place
+from dfserve.wire.placement import ARENA, SMALLEST, pack_freed, unpack_place
 
 ONE, OTHER = b"c" * 16, b"d" * 16
 
