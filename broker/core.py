@@ -9,16 +9,16 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from dfserve.broker.arenas import AboutMemory, Arenas
-from dfserve.broker.arrival import arrived
+from dfserve.broker.arrival import arrived, kept_nowhere
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.config import BrokerConfig
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
 from dfserve.broker.group import Consumer, Group
 from dfserve.broker.intake import Worker
+from dfserve.broker.memory import AboutMemory, Memory
 from dfserve.broker.stream import StreamJob
 from dfserve.broker.tally import Tally
 from dfserve.errors import WireError
@@ -75,7 +75,7 @@ class Core:
         config: BrokerConfig,
         wall: Callable[[], float],
         store: Store | None = None,
-        memory: Arenas | None = None,
+        memory: Memory | None = None,
         codecs: Mapping[str, Codec] | None = None,
     ) -> None:
         self.config = config
@@ -84,7 +84,10 @@ class Core:
         self.tally = Tally()
         self.budget = Budget(config.queue_bytes)
         self.jobs: dict[str, StreamJob] = {}
-        self.epochs = EpochsDesk(self.budget, self.tally, self._to_session, config.lease_time, self.limits, store)
+        self._keep = kept_nowhere if memory is None else memory.kept
+        self.epochs = EpochsDesk(
+            self.budget, self.tally, self._to_session, config.lease_time, self.limits, store, self._keep
+        )
         self.peers: dict[bytes, Peer] = {}
         self.routes: dict[bytes, bytes] = {}  # session -> connection id
         self.accepting = True
@@ -108,8 +111,7 @@ class Core:
             m.WorkerBeat: self._on_worker_beat,
             m.Done: self._on_done,
             m.Bye: self._on_bye,
-            m.ArenaWanted: self._on_memory,
-            m.ArenaMapped: self._on_memory,
+            m.MemoryWanted: self._on_memory,
             m.PoolOffer: self._on_memory,
             m.PoolMapped: self._on_memory,
             e.Claim: self._on_claim,
@@ -219,8 +221,8 @@ class Core:
         header, block = bytes(frames[0]), frames[2:]
         if m.is_compressed(header):
             header, block = m.without_compression(header), Compressed(block, self._codecs)
-        elif m.is_in_arena(header):
-            header = m.without_arena(header)
+        elif m.is_in_memory(header):
+            header = m.without_memory(header)
             block = self._memory.pools.frames(connection, block) if self._memory and connection in self.peers else block
         message = m.decode(header, bytes(frames[1]), len(block))
         if isinstance(message, (m.ProducerHello, m.ConsumerHello, e.EpochsHello)):
@@ -360,8 +362,10 @@ class Core:
     def _on_block(self, peer: Peer, message: m.Block, frames: Sequence[Any]) -> None:
         worker, intake = _worker(peer), peer.job.intake
         found = arrived(
-            frames, message.pieces, message.count, self.limits, lambda n: intake.judge(worker, message.seq, n) == "new"
-        )
+            frames, message.pieces, message.count, self.limits,
+            lambda n: intake.judge(worker, message.seq, n) == "new", self._keep,
+        )  # fmt: skip
+        message = replace(message, pieces=list(found.pieces))
         if peer.job.block(worker, message, found.frames, found.nbytes):
             self.tally.producer(worker.name).on_wire += found.on_wire
 
@@ -400,7 +404,7 @@ class Core:
 
     def _on_memory(self, peer: Peer, message: AboutMemory, _frames: Sequence[Any]) -> None:
         if isinstance(message, m.PoolOffer) is (peer.worker is None):
-            raise WireError("kind", "workers offer pools, and consumers share arenas")
+            raise WireError("kind", "workers offer pools, and consumers ask for memory")
         connection = self.routes[peer.session]
         if self._memory is not None and (answer := self._memory.hear(connection, message)) is not None:
             self._reply(connection, answer)

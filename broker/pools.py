@@ -1,4 +1,4 @@
-"""Owns the pools of workers on the broker's machine: who has which mapped, what is lent to whom, what is free again.
+"""Owns the pools on the broker's machine, workers' and its own: who has which mapped, what is lent, what is free again.
 
 A block that lies in a pool is kept there until everybody has had it. Consumers that have the pool mapped too are told
 where it lies, and nothing is copied. What a consumer was told of counts as read until it says otherwise; if it vanishes
@@ -15,11 +15,12 @@ from dfserve.errors import WireError
 from dfserve.sharing.blocks import frames_of
 from dfserve.sharing.pool import PoolView
 from dfserve.wire import messages as m
-from dfserve.wire.placement import PoolPlace, pack_pool_place, unpack_place
+from dfserve.wire.placement import Place, pack_place, unpack_place
 
 log = logging.getLogger("dfserve.broker")
 
 MOST = 64  # pools of one broker; each takes two descriptors and addresses, here and in each consumer
+OURS = b""  # in place of a worker's connection: the broker's own pool, see `dfserve.broker.own_pool`
 
 
 class Pooled(list[Any]):
@@ -29,7 +30,7 @@ class Pooled(list[Any]):
         place: where.
     """
 
-    def __init__(self, frames: Sequence[Any], place: PoolPlace) -> None:
+    def __init__(self, frames: Sequence[Any], place: Place) -> None:
         super().__init__(frames)
         self.place = place
 
@@ -97,7 +98,8 @@ class Pools:
     def offered(self, connection: bytes, offer: m.PoolOffer) -> m.PoolMapped:
         """Map what a worker offers, in place of what it offered before. Returns the answer."""
         self._retire_of(connection)
-        if len(self._pools) >= MOST or offer.nonce in self._pools:  # nobody takes a pool over that is in use
+        full = len(self._pools) >= MOST and connection != OURS
+        if full or offer.nonce in self._pools:  # nobody takes a pool over that is in use
             return m.PoolMapped(offer.nonce, mapped=False)
         try:
             view = PoolView(offer.path, offer.size, offer.nonce, buys=False)
@@ -129,16 +131,29 @@ class Pools:
         Raises:
             WireError: it does not.
         """
-        place = unpack_place(bytes(block[0])) if block else None
-        pool = self._pools.get(place.pool) if isinstance(place, PoolPlace) else None
-        if pool is None or not isinstance(place, PoolPlace) or pool.worker != connection:
+        if not block:
+            raise WireError("frames", "a block in a pool without a place")
+        return self.pooled(connection, unpack_place(bytes(block[0])), block[1:])
+
+    def pooled(self, connection: bytes, place: Place, inline: Sequence[Any]) -> Pooled:
+        """Return the frames of a block that lies at a place in a worker's pool, but for those that came otherwise.
+
+        Raises:
+            WireError: it does not.
+        """
+        pool = self._pools.get(place.pool)
+        if pool is None or pool.worker != connection:
             raise WireError("frames", "a block in a pool that was not offered")
         if place.spans[0] is not None:  # it is looked at here, and must not change before consumers look at it
             raise WireError("frames", "the body of a block lies in a pool")
         try:
-            return Pooled(frames_of(pool.view, place, block[1:]), place)
+            return Pooled(frames_of(pool.view, place, inline), place)
         except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
+
+    def is_read(self, nonce: bytes) -> bool:
+        """Whether a consumer has mapped a pool."""
+        return bool(self._pools[nonce].mapped)
 
     def reads(self, connection: bytes, frames: Sequence[Any]) -> bool:
         """Whether a consumer can read a block where it lies."""
@@ -150,7 +165,7 @@ class Pools:
         if not isinstance(frames, Pooled) or not self.reads(connection, frames):
             return None
         self._pools[frames.place.pool].lend(connection, frames)
-        return [pack_pool_place(frames.place), *frames.inline]
+        return [pack_place(frames.place), *frames.inline]
 
     def freed(self, connection: bytes, freed: dict[bytes, list[int]]) -> None:
         """Take in which places a consumer has done with."""
@@ -194,4 +209,4 @@ class Pools:
     @property
     def workers(self) -> list[bytes]:
         """Connections of workers that build in a pool."""
-        return [pool.worker for pool in self._pools.values() if not pool.retired]
+        return [pool.worker for pool in self._pools.values() if not pool.retired and pool.worker != OURS]

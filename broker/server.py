@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from dfserve.broker.arenas import Arenas
 from dfserve.broker.config import BrokerConfig
 from dfserve.broker.core import Core
 from dfserve.broker.front import LINGER, Front
+from dfserve.broker.memory import Memory
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_singly
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import installed
 from dfserve.wire.envelope import seal
-from dfserve.wire.placement import pack_freed
 
 if TYPE_CHECKING:
     from dfserve.broker.committer import Committer
@@ -29,6 +28,10 @@ log = logging.getLogger("dfserve.broker")
 
 POLL_MS = 200  # milliseconds between ticks when nothing arrives
 ENVELOPES = 1 << 32  # numbers of messages to clients; of two with the same one nothing is under way at once
+# Bytes of the broker's own pool beyond its budget, which bounds what waits in it: what consumers' users keep. Only what
+# is used of it is memory.
+BESIDE = 256 << 20
+SHRINK = 1.0  # seconds between two looks at what of it may be returned to the system
 BATCH = 64  # messages taken in before the core acts on them: one pass of decisions for many events
 
 
@@ -65,9 +68,10 @@ class Broker:
         self.config = config or BrokerConfig()
         self._committer: Committer | None = None
         self._front = binds if isinstance(binds, Front) else None
-        self._arenas = Arenas()
+        self._memory = Memory(self.config.queue_bytes + BESIDE)
+        self._next_shrink = 0.0
         store = None if ledger is None else self._store
-        self.core = Core(self.config, time.time, store, self._arenas, installed())
+        self.core = Core(self.config, time.time, store, self._memory, installed())
         self._sent = 0
         self.last_turn = time.monotonic()  # when the loop last went round, for /livez
         self._until = until
@@ -132,7 +136,10 @@ class Broker:
             self._look_elsewhere(ready)
         self.last_turn = time.monotonic()
         self.core.tick(self.last_turn, drained=taken < BATCH)
-        self._arenas.keep(self.core.peers)
+        self._memory.keep(self.core.peers)
+        if self.last_turn >= self._next_shrink:
+            self._next_shrink = self.last_turn + SHRINK
+            self._memory.shrink()
         self._send_all()
 
     def _look_elsewhere(self, ready: Sequence[Any]) -> None:
@@ -155,32 +162,31 @@ class Broker:
 
         One that this broker does not know, because another has died, is asked who it is; its memory was the other's.
         """
-        if len(frames) != 3 or (connection in self.core.peers and not self._arenas.shares_with(connection)):
+        if len(frames) != 3 or (connection in self.core.peers and not self._memory.shares_with(connection)):
             return frames
         if m.carries_block(frames[0].bytes):
             return frames
         with contextlib.suppress(WireError):  # it is the consumer's own memory
-            self._arenas.freed(connection, frames[2].bytes)
+            self._memory.freed(connection, frames[2].bytes)
         return frames[:2]
 
     def _send_all(self) -> None:
         outgoing = self.core.drain()
-        self._arenas.spread(outgoing)
-        news = dict(self._arenas.pools.take_freed())
+        news = self._memory.take_freed()
         for connection, message, frames in outgoing:
-            told = self._arenas.framed(connection, message, frames)
+            told = self._memory.framed(connection, message, frames)
             if not frames and connection in news:
-                told.append(pack_freed(news.pop(connection)))
+                told.append(news.pop(connection))
             self._send_to(connection, told)
         for connection, freed in news.items():
-            self._send_to(connection, [*m.encode(m.Beat()), pack_freed(freed)])
-        for connection, message in self._arenas.pools.take_said():
+            self._send_to(connection, [*m.encode(m.Beat()), freed])
+        for connection, message in self._memory.take_said():
             self._send_to(connection, m.encode(message))
 
     def _send_to(self, connection: bytes, frames: Sequence[Any]) -> None:
         self._sent = (self._sent + 1) % ENVELOPES
         if not self._send(connection, seal(frames, self._sent)):
-            self._arenas.drop(connection)
+            self._memory.drop(connection)
             self.core.unreachable(connection)
 
     def _send(self, connection: bytes, frames: Sequence[Any]) -> bool:
@@ -221,7 +227,7 @@ class Broker:
         if self._front is not None:
             self._front.close()
             self._front = None
-        self._arenas.close()
+        self._memory.close()
 
     def __enter__(self) -> Broker:
         return self

@@ -14,8 +14,8 @@ from dfserve import endpoints
 from dfserve.frames import receive_frame, send_frames
 from dfserve.handshake import Handshakes, Monitor
 from dfserve.keys import ClientKeys
-from dfserve.sharing.arena import machine
 from dfserve.sharing.blocks import SharedBlocks
+from dfserve.sharing.machine import machine
 from dfserve.wire import messages as m
 from dfserve.wire.envelope import Unsealing
 
@@ -117,7 +117,7 @@ class Connection:
             compressed: the frames come from `dfserve.wire.compression`.
             in_memory: the first frame is a place in shared memory, see `dfserve.wire.placement`.
         """
-        told = [*m.encode(message, compressed=compressed, in_arena=in_memory), *frames]
+        told = [*m.encode(message, compressed=compressed, in_memory=in_memory), *frames]
         greets = self._shared is not None and message.OF_CONSUMER
         if self._shared is not None:
             if greets:
@@ -125,7 +125,7 @@ class Connection:
             told += self._shared.news()
         self._send(told)
         if greets:
-            self._send(m.encode(m.ArenaWanted(machine())))
+            self._send(m.encode(m.MemoryWanted(machine())))
 
     def _send(self, frames: Sequence[Any]) -> None:
         with contextlib.suppress(zmq.Again):
@@ -149,10 +149,10 @@ class Connection:
         """Return what was received; None: it lies in shared memory from before the last hello."""
         shared = self._shared
         found = list(block)
-        if shared is not None and m.is_in_arena(header):
+        if shared is not None and m.is_in_memory(header):
             if (lying := shared.frames(block)) is None:
                 return None
-            header, found = m.without_arena(header), lying
+            header, found = m.without_memory(header), lying
         elif self._freed is not None and len(block) == 1 and not m.carries_block(header):
             self._freed(bytes(block[0]))
             found = []

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dfserve.errors import WireError
-from dfserve.sharing.arena import machine
 from dfserve.sharing.loans import Bytes
+from dfserve.sharing.machine import machine
 from dfserve.sharing.pool import Pool
 from dfserve.wire.messages import Message, PoolGone, PoolMapped, PoolOffer, ProducerWelcome
 from dfserve.wire.pieces import PIECE
-from dfserve.wire.placement import PoolPlace, pack_pool_place, unpack_freed
+from dfserve.wire.placement import Place, pack_place, unpack_freed
 
 log = logging.getLogger("dfserve.producer")
 
@@ -91,7 +91,7 @@ class BlockMemory:
         for span in spans:
             if span is not None:
                 pool.lend(*span)
-        return [pack_pool_place(PoolPlace(pool.nonce, spans)), *inline]
+        return [pack_place(Place(pool.nonce, spans)), *inline]
 
     def shrink(self) -> None:
         """Return memory to the system that a long queue took and nobody uses any more; to be called now and then."""

@@ -1,4 +1,4 @@
-"""Owns what a consumer reads in shared memory over one connection: its arena, workers' pools, and the news of both."""
+"""Owns what a consumer reads in shared memory over one connection: pools, and the news of what is free in them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dfserve.errors import WireError
-from dfserve.sharing.arena import ArenaView
 from dfserve.sharing.pool import PoolView
 from dfserve.sharing.view import View
 from dfserve.wire import messages as m
-from dfserve.wire.placement import ARENA, MAX_FREED, PoolPlace, pack_freed, unpack_place
+from dfserve.wire.placement import MAX_FREED, Place, pack_freed, unpack_place
 
 log = logging.getLogger("dfserve.client")
 
@@ -20,24 +19,21 @@ class SharedBlocks:
     """The memory that one broker has offered. Views into it outlive this object, and it their connection."""
 
     def __init__(self) -> None:
-        self._views: dict[bytes, View] = {}  # by the nonce of a pool; the consumer's own arena by ARENA
+        self._views: dict[bytes, PoolView] = {}  # by nonce
 
     def receive(self, message: m.Message) -> m.Message | None:
         """Take in what the broker says. Returns the answer."""
-        if isinstance(message, m.ArenaOffer):
-            return m.ArenaMapped(message.nonce, self._map(ARENA, message))
         if isinstance(message, m.PoolOffer):
-            return m.PoolMapped(message.nonce, self._map(message.nonce, message))
+            return m.PoolMapped(message.nonce, self._map(message))
         if isinstance(message, m.PoolGone):
             self._views.pop(message.nonce, None)
         return None
 
-    def _map(self, name: bytes, offer: m.ArenaOffer | m.PoolOffer) -> bool:
-        if name != ARENA and name in self._views:  # said twice around a hello: of what it has lent is still to be told
+    def _map(self, offer: m.PoolOffer) -> bool:
+        if offer.nonce in self._views:  # said twice around a hello: of what it has lent is still to be told
             return True
-        kind = ArenaView if isinstance(offer, m.ArenaOffer) else PoolView
         try:
-            self._views[name] = kind(offer.path, offer.size, offer.nonce)
+            self._views[offer.nonce] = PoolView(offer.path, offer.size, offer.nonce)
         except (OSError, ValueError) as error:
             log.info("no memory is shared with the broker: %s", error)
             return False
@@ -55,13 +51,11 @@ class SharedBlocks:
         if not block:
             raise WireError("frames", "a block in shared memory without a place")
         place = unpack_place(bytes(block[0]))
-        view = self._views.get(place.pool if isinstance(place, PoolPlace) else ARENA)
+        view = self._views.get(place.pool)
         if view is None:
             return None
         try:
-            if isinstance(place, PoolPlace):
-                return frames_of(view, place, block[1:])
-            return list(view.frames(*place))
+            return frames_of(view, place, block[1:])
         except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
 
@@ -76,7 +70,7 @@ class SharedBlocks:
         return [pack_freed(freed)] if freed else []
 
 
-def frames_of(view: View, place: PoolPlace, inline: Sequence[Any]) -> list[Any]:
+def frames_of(view: View, place: Place, inline: Sequence[Any]) -> list[Any]:
     """Return the frames of a block of which some lie in a pool.
 
     Raises:

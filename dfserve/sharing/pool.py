@@ -68,7 +68,7 @@ class Pool(Places):
 
     def _out_of_memory(self) -> None:
         log.warning(
-            "the system has no more than %d MiB for the memory that is shared with the broker on this machine; blocks"
+            "the system has no more than %d MiB for the memory of blocks that processes of this machine share; blocks"
             " beyond that go through the socket, which is slower", self.full >> 20
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ MAGIC = b"dfs"
 VERSION = 2  # changes when a peer of the old version could misread a message
 HEADER_BYTES = len(MAGIC) + 2
 SESSION_BYTES = 16  # a random session id: 128 bits, so that nobody guesses another's
-IN_ARENA = 0x80  # in the kind's byte: the block lies in shared memory
+IN_MEMORY = 0x80  # in the kind's byte: the block lies in shared memory
 COMPRESSED = 0x40  # in the kind's byte: the block is compressed
 MAX_CONTROL_BODY = 1 << 20  # bytes; the largest is a failure: two long texts of up to four bytes a character
 MAX_TEXT = 64 << 10  # characters of a text field
@@ -276,7 +276,7 @@ class ConsumerBeat(Message):
 
 
 @dataclass(eq=False, repr=False)
-class ArenaWanted(Message):
+class MemoryWanted(Message):
     """A consumer would share memory with a broker on its machine, which it names by the kernel's boot id."""
 
     CODE: ClassVar[int] = 20
@@ -284,27 +284,8 @@ class ArenaWanted(Message):
 
 
 @dataclass(eq=False, repr=False)
-class ArenaMapped(Message):
-    """A consumer has mapped the memory that it was offered, or cannot."""
-
-    CODE: ClassVar[int] = 21
-    nonce: bytes
-    mapped: bool
-
-
-@dataclass(eq=False, repr=False)
-class ArenaOffer(Message):
-    """The broker offers memory: a file whose first bytes are the nonce, and which loses its name when it is mapped."""
-
-    CODE: ClassVar[int] = 59
-    path: str
-    size: int
-    nonce: bytes
-
-
-@dataclass(eq=False, repr=False)
 class PoolOffer(Message):
-    """Memory that others may read: a worker's, to its broker; then the broker's, to consumers on its machine."""
+    """Memory that others may read: a worker's, to its broker; that or its own, to consumers on its machine."""
 
     CODE: ClassVar[int] = 22
     path: str
@@ -369,18 +350,18 @@ def _header(code: int) -> bytes:
     return MAGIC + bytes([VERSION, code])
 
 
-def encode(message: Message, *, in_arena: bool = False, compressed: bool = False) -> list[bytes]:
+def encode(message: Message, *, in_memory: bool = False, compressed: bool = False) -> list[bytes]:
     """Return the two control frames of a message; the frames of a block, if it carries one, follow them.
 
-    ``in_arena``: in their place comes one that says where in shared memory they lie (`dfserve.wire.placement`).
+    ``in_memory``: in their place comes one that says where in shared memory they lie (`dfserve.wire.placement`).
     ``compressed``: they are, and another comes before them (`dfserve.wire.compression`).
     """
-    return [_header(message.CODE | in_arena * IN_ARENA | compressed * COMPRESSED), Packer().pack(vars(message))]
+    return [_header(message.CODE | in_memory * IN_MEMORY | compressed * COMPRESSED), Packer().pack(vars(message))]
 
 
-def is_in_arena(header: bytes) -> bool:
+def is_in_memory(header: bytes) -> bool:
     """Tell whether a message's block lies in shared memory."""
-    return len(header) == HEADER_BYTES and bool(header[4] & IN_ARENA)
+    return len(header) == HEADER_BYTES and bool(header[4] & IN_MEMORY)
 
 
 def is_compressed(header: bytes) -> bool:
@@ -394,9 +375,9 @@ def carries_block(header: bytes) -> bool:
     return kind is not None and kind.CARRIES_BLOCK
 
 
-def without_arena(header: bytes) -> bytes:
+def without_memory(header: bytes) -> bytes:
     """Return the header of the same message with its block's frames in it."""
-    return header[:4] + bytes([header[4] & ~IN_ARENA])
+    return header[:4] + bytes([header[4] & ~IN_MEMORY])
 
 
 def without_compression(header: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Owns the two short frames that speak of shared memory: where a block lies in it, and which places are free again.
 
-There is a consumer's own arena, in which a block's frames lie one after the other, and there are workers' pools, named
-by their nonce, in which each frame has a place of its own. What lies in neither follows in frames of the message.
+Blocks lie in pools, which are named by their nonces. Each frame has a place of its own; those that are small have none,
+and follow in frames of the message.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from dfserve.wire.messages import MAX_INT
 from dfserve.wire.unpatched import Packer, unpackb
 
 MAX_FREED = 32768  # places in one frame: the next one tells of more
-# Bytes from which on a frame is worth a place of its own in a pool, and a block in an arena; below, a socket will do.
+# Bytes of a frame from which on it is worth a place of its own in a pool: below, a socket is as good.
 SMALLEST = 32 << 10
 POOL_BYTES = 16  # of a pool's nonce
-ARENA = b""  # in place of a nonce: the consumer's own arena
 
 Span = tuple[int, int]  # address and bytes
 
 
 @dataclass(frozen=True)
-class PoolPlace:
+class Place:
     """Where a block lies in a pool.
 
     Attributes:
@@ -36,40 +35,33 @@ class PoolPlace:
     spans: list[Span | None]
 
 
-def pack_place(address: int, lengths: Sequence[int]) -> bytes:
-    """Return a frame that says where a block's frames lie: from ``address`` on, each at the next multiple of 64."""
-    return bytes(Packer().pack([address, *lengths]))
-
-
-def pack_pool_place(place: PoolPlace) -> bytes:
+def pack_place(place: Place) -> bytes:
     """Return a frame that says where in a pool a block's frames lie."""
     flat = [number for span in place.spans for number in span or (0, 0)]
     return bytes(Packer().pack([place.pool, *flat]))
 
 
-def unpack_place(frame: bytes) -> tuple[int, list[int]] | PoolPlace:
-    """Return what `pack_place` or `pack_pool_place` was given.
+def unpack_place(frame: bytes) -> Place:
+    """Return what `pack_place` was given.
 
     Raises:
         WireError: reason ``body``.
     """
     found = list(_numbers(frame, 2 * DEFAULT_LIMITS.max_frames + 1).items())
-    pool, numbers = found[0] if len(found) == 1 else (ARENA, [])
-    if len(numbers) < 2:
-        raise WireError("body", "a block in shared memory without a place")
-    if pool == ARENA:
-        return numbers[0], numbers[1:]
-    if len(numbers) % 2:
+    if len(found) != 1:
+        raise WireError("body", f"a block lies in {len(found)} pools")
+    ((pool, numbers),) = found
+    if not numbers or len(numbers) % 2:
         raise WireError("body", "a frame in shared memory without a length")
     pairs = zip(numbers[::2], numbers[1::2], strict=True)
-    return PoolPlace(pool, [pair if pair[0] else None for pair in pairs])
+    return Place(pool, [pair if pair[0] else None for pair in pairs])
 
 
 def pack_freed(freed: Mapping[bytes, Sequence[int]]) -> bytes:
-    """Return a frame that says which places are free again: addresses in the arena, and by their nonces in pools."""
-    flat: list[int | bytes] = list(freed.get(ARENA, ()))
+    """Return a frame that says which places are free again: addresses, by the nonces of their pools."""
+    flat: list[int | bytes] = []
     for pool, addresses in freed.items():
-        if pool != ARENA and addresses:
+        if addresses:
             flat += [pool, *addresses]
     return bytes(Packer().pack(flat))
 
@@ -98,7 +90,7 @@ def _numbers(frame: bytes, most: int) -> dict[bytes, list[int]]:
             some = numbers.setdefault(each, [])
         elif type(each) is int and 0 <= each < MAX_INT:
             if some is None:
-                some = numbers.setdefault(ARENA, [])
+                raise WireError("body", "a frame on shared memory does not begin with a nonce")
             some.append(each)
         else:
             raise WireError("body", "a frame on shared memory holds something other than numbers and nonces")

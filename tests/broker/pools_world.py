@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from dfserve.broker.arenas import Arenas
+from dfserve.broker.memory import Memory
 from dfserve.broker.pools import Pooled
 from dfserve.producer.block_memory import BlockMemory
 from dfserve.sharing.blocks import SharedBlocks
 from dfserve.wire import messages as m
-from dfserve.wire.blocks import decode_block
+from dfserve.wire.blocks import decode_block, encode_block
 from dfserve.wire.builder import BlockBuilder
 from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.pieces import join
-from dfserve.wire.placement import PoolPlace, pack_freed, unpack_place
+from dfserve.wire.pieces import cut, join
+from dfserve.wire.placement import unpack_place
 from dfserve.wire.recycler import Recycler
 
 LARGE = 600_000  # bytes of an array that is built in a pool
 BUDGET = 16 << 20
+OWN = 64 << 20  # bytes of the broker's own pool
 
 
 def array_of(number: int, nbytes: int = LARGE) -> Any:
@@ -41,17 +42,18 @@ class Worker:
     def hear(self, message: m.Message) -> None:
         for answer in self.memory.receive(message):
             assert isinstance(answer, m.PoolOffer)
-            mapped = self.world.arenas.hear(self.connection, answer)
+            self.world.nonces.add(answer.nonce)
+            mapped = self.world.memory.hear(self.connection, answer)
             assert mapped is not None
             self.hear(mapped)
 
     def join(self) -> None:
         """Make a connection, for the first time or once more."""
-        machine = self.world.arenas.machine
+        machine = self.world.memory.machine
         self.hear(m.ProducerWelcome(b"b" * 16, 0, DEFAULT_LIMITS.max_frame, BUDGET, machine=machine))
 
     def leave(self) -> None:
-        self.world.arenas.drop(self.connection)
+        self.world.memory.drop(self.connection)
         self.memory.close()
         self.sent.clear()
 
@@ -67,7 +69,7 @@ class Worker:
         placed = self.memory.place(frames)
         assert placed is not None, "it is not in the pool"
         self.sent.append(frames)
-        return self.world.arenas.pools.frames(self.connection, [bytes(placed[0]), *placed[1:]])
+        return self.world.memory.pools.frames(self.connection, [bytes(placed[0]), *placed[1:]])
 
     @property
     def shares(self) -> bool:
@@ -101,24 +103,26 @@ class Consumer:
 
     def join(self, machine: str | None = None) -> None:
         self.shared = SharedBlocks()
-        arenas = self.world.arenas
-        self.hear(arenas.hear(self.connection, m.ArenaWanted(arenas.machine if machine is None else machine)))
+        memory = self.world.memory
+        assert memory.hear(self.connection, m.MemoryWanted(memory.machine if machine is None else machine)) is None
 
-    def hear(self, message: m.Message | None) -> None:
-        if message is not None and (answer := self.shared.receive(message)) is not None:
-            assert isinstance(answer, (m.PoolMapped, m.ArenaMapped))
-            self.world.arenas.hear(self.connection, answer)
+    def hear(self, message: m.Message) -> None:
+        if (answer := self.shared.receive(message)) is not None:
+            assert isinstance(answer, m.PoolMapped)
+            self.world.memory.hear(self.connection, answer)
 
     def have(self, block: Any) -> list[Any]:
         """Be sent a block, and read it."""
         self.deliveries += 1
         message = m.Deliver(self.deliveries, 1, 0, "w", again=False)
-        header, body, *frames = self.world.arenas.framed(self.connection, message, block)
-        if m.is_in_arena(header):
-            header = m.without_arena(header)
+        header, body, *frames = self.world.memory.framed(self.connection, message, block)
+        if m.is_in_memory(header):
+            header = m.without_memory(header)
             packed = bytes(frames[0])
-            frames = self.shared.frames([packed, *frames[1:]])
-            self.ways.append("pool" if isinstance(unpack_place(packed), PoolPlace) else "arena")
+            found = self.shared.frames([packed, *frames[1:]])
+            assert found is not None, "it lies in memory that was not offered"
+            frames = found
+            self.ways.append("own" if unpack_place(packed).pool not in self.world.nonces else "pool")
         else:
             self.ways.append("socket")
         told = m.decode(header, body, len(frames))
@@ -128,7 +132,7 @@ class Consumer:
 
     def say_what_is_free(self) -> None:
         for news in self.shared.news():
-            self.world.arenas.freed(self.connection, news)
+            self.world.memory.freed(self.connection, news)
 
     def drop(self, at: int = 0) -> None:
         """Keep one block no longer, and say so."""
@@ -137,7 +141,7 @@ class Consumer:
 
     def die(self) -> None:
         """Vanish: what it kept is gone, and the broker is not told."""
-        self.world.arenas.drop(self.connection)
+        self.world.memory.drop(self.connection)
         self.shared = SharedBlocks()
         self.kept.clear()
 
@@ -150,10 +154,24 @@ class World:
     """A broker's memory, and everybody that it knows."""
 
     def __init__(self) -> None:
-        self.arenas = Arenas()
+        self.memory = Memory(OWN)
         self.workers: dict[bytes, Worker] = {}
         self.consumers: dict[bytes, Consumer] = {}
         self.told: list[tuple[bytes, m.Message]] = []
+        self.nonces: set[bytes] = set()  # of workers' pools
+
+    def receive(self, *numbers: int, nbytes: int = LARGE) -> list[Any]:
+        """Return a block that came over the network, as the broker has it."""
+        frames = [bytes(frame) for frame in encode_block([[array_of(each, nbytes), each] for each in numbers]).frames]
+        return self.memory.kept(*cut(frames)) or frames
+
+    @property
+    def used(self) -> int:
+        """Bytes of the broker's own pool that are in use."""
+        pool = self.memory._own._pool
+        assert pool is not None
+        pool._sweep()
+        return pool.used
 
     def worker(self, name: bytes = b"one") -> Worker:
         worker = Worker(self, name)
@@ -171,14 +189,14 @@ class World:
 
     def settle(self) -> None:
         """Carry all that the broker has to say to whom it says it."""
-        pools = self.arenas.pools
         said: list[Any] = [True]
         while said:
-            freed = pools.take_freed()
-            for connection, news in freed:
-                self.workers[connection].memory.freed(pack_freed(news))
-            said = [*freed, *pools.take_said()]
-            for connection, message in said[len(freed) :]:
+            freed = self.memory.take_freed()
+            for connection, news in freed.items():
+                self.workers[connection].memory.freed(news)
+            told = self.memory.take_said()
+            said = [*freed, *told]
+            for connection, message in told:
                 self.told.append((connection, message))
                 client = self.workers.get(connection) or self.consumers[connection]
                 client.hear(message)
@@ -191,7 +209,7 @@ class World:
     def close(self) -> None:
         for worker in self.workers.values():
             worker.memory.close()
-        self.arenas.close()
+        self.memory.close()
         gc.collect()
 
 
@@ -208,11 +226,11 @@ class Chaos:
         self.chance = random.Random(seed)  # an order of events, no secret
         self.workers = [world.worker(b"w%d" % n) for n in range(2)]
         self.consumers = [world.consumer(b"c%d" % n) for n in range(3)]
-        self.waiting: list[Pooled] = []  # at the broker
+        self.waiting: list[list[Any]] = []  # at the broker
         self.number = 0
         self.events: dict[Callable[[], None], int] = {
-            self.send: 30, self.deliver: 20, self.deliver_to_two: 10, self.drop: 30, self.acknowledge: 20,
-            world.settle: 20, self.die: 1, self.come_back: 1, self.connect_again: 1,
+            self.send: 20, self.receive: 15, self.deliver: 20, self.deliver_to_two: 10, self.drop: 30,
+            self.acknowledge: 20, world.settle: 20, self.die: 1, self.come_back: 1, self.connect_again: 1,
         }  # fmt: skip
 
     def happen(self) -> None:
@@ -225,7 +243,12 @@ class Chaos:
             self.number += 1
             self.waiting.append(self.worker.send(*range(self.number, self.number + self.chance.randint(1, 3))))
 
-    def _next(self) -> Pooled:
+    def receive(self) -> None:
+        if len(self.waiting) < 8:
+            self.number += 1
+            self.waiting.append(self.world.receive(*range(self.number, self.number + self.chance.randint(1, 3))))
+
+    def _next(self) -> list[Any]:
         return self.waiting.pop(self.chance.randrange(len(self.waiting)))
 
     def deliver(self) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from pools_world import LARGE, Chaos, Consumer, Worker, World
 
-from dfserve.broker import arenas as arenas_module
 from dfserve.broker import pools as pools_module
 from dfserve.broker.core import BrokerConfig, Core
+from dfserve.broker.pools import OURS
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.view import HEAD
 from dfserve.wire import messages as m
@@ -28,7 +28,7 @@ def world() -> Iterator[World]:
 
 def pools_left(world: World) -> int:
     world.settle()
-    return len(world.arenas.pools._pools)
+    return sum(pool.worker != OURS for pool in world.memory.pools._pools.values())
 
 
 # ---------------------------------------------------------------------- who reads what
@@ -102,8 +102,8 @@ def test_a_block_that_a_worker_sends_twice_stays_where_it_is_when_the_second_is_
     assert once is not None
     assert twice is not None
     del frames
-    consumer.have(world.arenas.pools.frames(worker.connection, once))
-    world.arenas.pools.frames(worker.connection, twice)  # is here already, and dropped
+    consumer.have(world.memory.pools.frames(worker.connection, once))
+    world.memory.pools.frames(worker.connection, twice)  # is here already, and dropped
     world.settle()
     assert worker.used == PLACE
     worker.send(2)
@@ -138,11 +138,11 @@ def test_a_consumer_cannot_free_what_was_lent_to_another(world: World) -> None:
     worker.sent.clear()
     for connection in (other.connection, worker.connection, b"stranger"):
         for pool in (worker.nonce, bytes(16)):
-            world.arenas.freed(connection, pack_freed({pool: [address[0], 0, HEAD, 1 << 60]}))
+            world.memory.freed(connection, pack_freed({pool: [address[0], 0, HEAD, 1 << 60]}))
     world.settle()
     assert worker.used == PLACE
     for _ in range(2):  # nor more than it has
-        world.arenas.freed(one.connection, pack_freed({worker.nonce: [address[0] + GRAIN, 0, 1 << 60]}))
+        world.memory.freed(one.connection, pack_freed({worker.nonce: [address[0] + GRAIN, 0, 1 << 60]}))
     world.settle()
     assert worker.used == PLACE
 
@@ -157,7 +157,7 @@ def test_what_one_consumer_says_twice_frees_nothing_that_another_reads(world: Wo
     del block
     worker.sent.clear()
     for _ in range(3):
-        world.arenas.freed(one.connection, pack_freed({worker.nonce: [span[0]]}))
+        world.memory.freed(one.connection, pack_freed({worker.nonce: [span[0]]}))
     world.settle()
     assert worker.used == PLACE
     assert other.right
@@ -215,7 +215,7 @@ def test_no_place_of_a_doubtful_pool_is_told_free(world: World) -> None:
     other.have(worker.send(2))
     one.die()  # and the worker has not heard of it yet
     other.drop()
-    assert world.arenas.pools.take_freed() == []
+    assert world.memory.pools.take_freed() == []
 
 
 def test_blocks_that_were_under_way_in_a_doubtful_pool_are_taken_and_delivered(world: World) -> None:
@@ -260,16 +260,16 @@ def test_a_worker_that_leaves_leaves_what_waits_until_the_last_of_it_is_read(wor
     assert pools_left(world) == 1
     consumer.drop()
     assert pools_left(world) == 0
-    assert not consumer.shared._views.keys() - {b""}
+    assert len(consumer.shared._views) == 1, "the broker's own"
 
 
-def test_a_consumer_that_comes_after_the_worker_left_gets_its_blocks_through_its_arena(world: World) -> None:
+def test_a_consumer_that_comes_after_the_worker_left_gets_its_blocks_through_its_socket(world: World) -> None:
     worker = world.worker()
     block = worker.send(5)
     worker.leave()
     late = world.consumer()
     late.have(block)
-    assert late.ways == ["arena"]
+    assert late.ways == ["socket"]
     assert late.right
 
 
@@ -293,22 +293,22 @@ def test_a_consumer_that_mapped_a_pool_too_late_is_told_to_let_go_of_it(world: W
     consumer, worker = world.consumer(), Worker(world, b"brief")
     world.workers[worker.connection] = worker
     worker.join()
-    ((_, offer),) = world.arenas.pools.take_said()
+    ((_, offer),) = world.memory.take_said()
     answer = consumer.shared.receive(offer)
     assert isinstance(answer, m.PoolMapped)
     assert answer.mapped
     worker.leave()
     assert pools_left(world) == 0
-    world.arenas.hear(consumer.connection, answer)
+    world.memory.hear(consumer.connection, answer)
     world.settle()
-    assert not consumer.shared._views.keys() - {b""}
+    assert len(consumer.shared._views) == 1, "the broker's own"
 
 
 def test_a_pool_that_is_told_of_twice_is_mapped_once(world: World) -> None:
     """So that what was lent of it is still told free."""
     worker, consumer = world.worker(), world.consumer()
     consumer.have(worker.send(1))
-    pool = world.arenas.pools._pools[worker.nonce]
+    pool = world.memory.pools._pools[worker.nonce]
     consumer.hear(m.PoolOffer(pool.view.path, pool.view.size, pool.view.nonce))
     consumer.drop()
     worker.sent.clear()
@@ -319,15 +319,15 @@ def test_a_pool_that_is_told_of_twice_is_mapped_once(world: World) -> None:
 def test_a_consumer_that_says_hello_again_is_sent_no_places_until_it_has_mapped_them(world: World) -> None:
     """It has let go of all maps before; what asks for new ones may come a turn of the broker later."""
     worker, consumer = world.worker(), world.consumer()
-    core = Core(BrokerConfig(), lambda: 0.0, memory=world.arenas)
+    core = Core(BrokerConfig(), lambda: 0.0, memory=world.memory)
     block = worker.send(1)
-    assert world.arenas.pools.reads(consumer.connection, block)
+    assert world.memory.pools.reads(consumer.connection, block)
     hello = m.ConsumerHello(b"s" * 16, "c", "host", 1, "default", "g", 50, "wait", 1, b"", received=0, done=0)
     core.receive(consumer.connection, m.encode(hello))
-    assert not world.arenas.pools.reads(consumer.connection, block)
+    assert not world.memory.pools.reads(consumer.connection, block)
     consumer.join()
     world.settle()
-    assert world.arenas.pools.reads(consumer.connection, block)
+    assert world.memory.pools.reads(consumer.connection, block)
 
 
 # ---------------------------------------------------------------------- who cannot map it
@@ -338,7 +338,7 @@ def test_a_consumer_elsewhere_gets_the_block_itself_in_pieces(world: World, monk
     worker, consumer = world.worker(), Consumer(world, b"far")
     world.consumers[consumer.connection] = consumer
     consumer.join("another machine")
-    sizes = [len(frame) for frame in world.arenas.framed(consumer.connection, delivery(), worker.send(3))]
+    sizes = [len(frame) for frame in world.memory.framed(consumer.connection, delivery(), worker.send(3))]
     assert max(sizes) <= 256 << 10
     consumer.have(worker.send(4))
     assert consumer.ways == ["socket"]
@@ -349,64 +349,29 @@ def delivery() -> m.Deliver:
     return m.Deliver(1, 1, 0, "w", again=False)
 
 
-def test_a_consumer_that_cannot_map_the_pool_gets_a_copy_in_its_arena(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_consumer_that_cannot_map_the_pool_gets_the_block_through_its_socket(world: World) -> None:
     worker, consumer = world.worker(), Consumer(world, b"other")
     world.consumers[consumer.connection] = consumer
     consumer.join()
-    for _, message in world.arenas.pools.take_said():
+    for _, message in world.memory.take_said():
         assert isinstance(message, m.PoolOffer)
-        world.arenas.hear(consumer.connection, m.PoolMapped(message.nonce, mapped=False))
+        world.memory.hear(consumer.connection, m.PoolMapped(message.nonce, mapped=False))
     block = worker.send(5)
     consumer.have(block)
-    assert consumer.ways == ["arena"]
-    del block
-    worker.sent.clear()
-    world.settle()
-    assert worker.used == 0  # it has its own
-    worker.send(6)
+    assert consumer.ways == ["socket"]
     assert consumer.right
 
 
-def test_a_block_for_three_reaches_each_in_its_own_way(world: World) -> None:
+def test_a_block_for_two_reaches_each_in_its_own_way(world: World) -> None:
     worker, here = world.worker(), world.consumer(b"here")
-    far, other = Consumer(world, b"far"), Consumer(world, b"other")
-    world.consumers |= {far.connection: far, other.connection: other}
+    far = Consumer(world, b"far")
+    world.consumers[far.connection] = far
     far.join("another machine")
-    other.join()
-    world.arenas.pools.take_said()  # is lost
     block = worker.send(5, 6)
-    world.arenas.spread([(each.connection, delivery(), block) for each in (here, far, other)])
-    for each in (here, far, other):
+    for each in (here, far):
         each.have(block)
-    assert [each.ways for each in (here, far, other)] == [["pool"], ["socket"], ["arena"]]
-    assert all(each.right and len(each.kept[0]) == 2 for each in (here, far, other))
-
-
-def test_a_copy_in_an_arena_is_delivered_from_the_pool_to_the_next(world: World) -> None:
-    worker, here = world.worker(), world.consumer(b"here")
-    other = Consumer(world, b"other")
-    world.consumers[other.connection] = other
-    other.join()
-    world.arenas.pools.take_said()  # is lost
-    block = worker.send(5)
-    other.have(block)
-    other.die()
-    here.have(block)
-    assert (other.ways, here.ways) == (["arena"], ["pool"])
-    assert here.right
-
-
-def test_without_room_for_arenas_pools_are_shared_still(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arenas_module, "MOST", 0)
-    worker, consumer = world.worker(), world.consumer()
-    consumer.have(worker.send(5))
-    assert consumer.ways == ["pool"]
-    consumer.drop()
-    worker.sent.clear()
-    world.settle()
-    assert worker.used == 0
+    assert [each.ways for each in (here, far)] == [["pool"], ["socket"]]
+    assert all(each.right and len(each.kept[0]) == 2 for each in (here, far))
 
 
 def test_one_pool_too_many_is_refused_and_its_worker_uses_the_socket(
@@ -429,10 +394,11 @@ def test_one_pool_too_many_is_refused_and_its_worker_uses_the_socket(
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_in_whatever_order_nothing_changes_under_a_reader(world: World, seed: int) -> None:
     chaos = Chaos(world, seed)
-    for _ in range(250):
+    for _ in range(500):
         chaos.happen()
         assert chaos.right
-    assert sum(each.ways.count("pool") for each in chaos.consumers) > 20
+    assert all(sum(each.ways.count(way) for each in chaos.consumers) > 20 for way in ("pool", "own"))
     chaos.end()
     assert [worker.used for worker in chaos.workers] == [0, 0]
+    assert world.used == 0
     assert pools_left(world) == 2

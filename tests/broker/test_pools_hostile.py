@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from pools_world import BUDGET, Worker, World
 
-from dfserve.broker.arrival import arrived
+from dfserve.broker.arrival import arrived, kept_nowhere
 from dfserve.broker.pools import Pooled
 from dfserve.errors import WireError
-from dfserve.sharing import arena
 from dfserve.sharing.extents import GRAIN
+from dfserve.sharing.machine import machine
 from dfserve.sharing.pool import NAME, SEALS, path_of
 from dfserve.sharing.view import HEAD
 from dfserve.wire import messages as m
 from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.placement import PoolPlace, pack_freed, pack_place, pack_pool_place
+from dfserve.wire.placement import Place, pack_freed, pack_place
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def world() -> Iterator[World]:
 
 
 def hand(world: World, worker: Worker, place: bytes, *inline: bytes) -> Pooled:
-    return world.arenas.pools.frames(worker.connection, [place, *inline])
+    return world.memory.pools.frames(worker.connection, [place, *inline])
 
 
 def test_a_worker_cannot_name_the_pool_of_another(world: World) -> None:
@@ -42,7 +42,7 @@ def test_a_worker_cannot_name_the_pool_of_another(world: World) -> None:
     assert placed is not None
     for connection in (other.connection, b"nobody"):
         with pytest.raises(WireError, match="was not offered"):
-            world.arenas.pools.frames(connection, [bytes(placed[0]), *placed[1:]])
+            world.memory.pools.frames(connection, [bytes(placed[0]), *placed[1:]])
 
 
 def test_a_worker_cannot_take_over_the_pool_of_another_or_its_own_once_more(world: World) -> None:
@@ -52,11 +52,11 @@ def test_a_worker_cannot_take_over_the_pool_of_another_or_its_own_once_more(worl
     assert pool is not None
     offer = m.PoolOffer(pool.path, pool.size, pool.nonce)
     for worker in (other, one):
-        answer = world.arenas.hear(worker.connection, offer)
+        answer = world.memory.hear(worker.connection, offer)
         assert answer is not None
         assert isinstance(answer, m.PoolMapped)
         assert not answer.mapped
-    assert world.arenas.pools._pools[pool.nonce].worker == one.connection
+    assert world.memory.pools._pools[pool.nonce].worker == one.connection
     assert consumer.right
 
 
@@ -81,10 +81,10 @@ def test_a_place_that_cannot_be_is_refused_and_hurts_nobody(
 ) -> None:
     worker, consumer = world.worker(), world.consumer()
     consumer.have(worker.send(1))
-    view = world.arenas.pools._pools[worker.nonce].view
+    view = world.memory.pools._pools[worker.nonce].view
     lent = view.lent
     with pytest.raises(WireError) as found:
-        hand(world, worker, pack_pool_place(PoolPlace(worker.nonce, spans)), *[b"body"] * inline)
+        hand(world, worker, pack_place(Place(worker.nonce, spans)), *[b"body"] * inline)
     assert found.value.reason == reason
     del found
     gc.collect()
@@ -93,13 +93,13 @@ def test_a_place_that_cannot_be_is_refused_and_hurts_nobody(
     assert consumer.right
 
 
-@pytest.mark.parametrize("place", [b"", b"\x90", b"\xc0", b"x" * 100, pack_place(HEAD, [1000]), pack_freed({})])
+@pytest.mark.parametrize("place", [b"", b"\x90", b"\xc0", b"x" * 100, b"\x92\x00\x01", pack_freed({})])
 def test_what_is_no_place_at_all_is_refused(world: World, place: bytes) -> None:
     worker = world.worker()
     with pytest.raises(WireError):
         hand(world, worker, place, b"body")
     with pytest.raises(WireError):
-        world.arenas.pools.frames(worker.connection, [])
+        world.memory.pools.frames(worker.connection, [])
 
 
 def test_a_frame_that_was_refused_half_way_frees_only_itself(world: World) -> None:
@@ -108,16 +108,16 @@ def test_a_frame_that_was_refused_half_way_frees_only_itself(world: World) -> No
     consumer.have(block)
     good = block.place.spans[1]
     with pytest.raises(WireError):
-        hand(world, worker, pack_pool_place(PoolPlace(worker.nonce, [None, good, (HEAD + 64, 9)])), b"body")
+        hand(world, worker, pack_place(Place(worker.nonce, [None, good, (HEAD + 64, 9)])), b"body")
     assert consumer.right
 
 
 def test_a_block_in_a_pool_is_not_cut(world: World) -> None:
     worker = world.worker()
     block = worker.send(1, 2)
-    assert arrived(block, [], 2, DEFAULT_LIMITS, lambda _: True).on_wire < 10_000
+    assert arrived(block, [], 2, DEFAULT_LIMITS, lambda _: True, kept_nowhere).on_wire < 10_000
     with pytest.raises(WireError, match="cut into pieces"):
-        arrived(block, [1, 1], 2, DEFAULT_LIMITS, lambda _: True)
+        arrived(block, [1, 1], 2, DEFAULT_LIMITS, lambda _: True, kept_nowhere)
 
 
 def test_what_is_offered_and_is_no_pool_is_refused(world: World, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_is_offered_and_is_no_pool_is_refused(world: World, tmp_path: Path)
     plain.write_bytes(bytes(1 << 20))
     try:
         for path, size in ((str(plain), 1 << 20), ("/etc/passwd", 1), (path_of(file), 1 << 60), (path_of(file), 1)):
-            answer = world.arenas.hear(b"hostile", m.PoolOffer(path, size, b"n" * 16))
+            answer = world.memory.hear(b"hostile", m.PoolOffer(path, size, b"n" * 16))
             assert isinstance(answer, m.PoolMapped)
             assert not answer.mapped
     finally:
@@ -141,7 +141,7 @@ def test_what_is_offered_and_is_no_pool_is_refused(world: World, tmp_path: Path)
 
 def test_a_consumer_cannot_map_what_it_was_not_told_of(world: World) -> None:
     worker = world.worker()
-    world.arenas.hear(b"stranger", m.PoolMapped(worker.nonce, mapped=True))
+    world.memory.hear(b"stranger", m.PoolMapped(worker.nonce, mapped=True))
     block = worker.send(1)
-    assert not world.arenas.pools.reads(b"stranger", block)
-    assert world.arenas.machine == arena.machine()
+    assert not world.memory.pools.reads(b"stranger", block)
+    assert world.memory.machine == machine()

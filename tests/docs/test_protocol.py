@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dfserve import window
-from dfserve.broker import arenas, budget, core, epochs_desk, epochs_job, intake, lessees, pools
+from dfserve.broker import budget, core, epochs_desk, epochs_job, intake, lessees, pools, server
 from dfserve.consumer import epoch_inbox
 from dfserve.epochs import plan
 from dfserve.producer import block_memory
@@ -29,8 +29,8 @@ MODULES = {
     "pieces": pieces,
     "dtypes": dtypes,
     "values": values,
-    "arenas": arenas,
     "pools": pools,
+    "server": server,
     "placement": placement,
     "block_memory": block_memory,
     "window": window,

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from dfserve import RemoteDataZMQ
-from dfserve.broker import arenas as arenas_module
+from dfserve.broker import server
 from dfserve.dataflow import DataFromList
-from dfserve.sharing.arena import FOLDER, PREFIX, ArenaView
+from dfserve.sharing.blocks import SharedBlocks
 from dfserve.testing import LocalBroker
 from dfserve.wire.copies import writable
+from dfserve.wire.placement import unpack_place
 
 MANY = 60  # datapoints of 64 KB
 
@@ -33,15 +34,15 @@ def right(datapoints: list[Any], count: int = MANY) -> bool:
 
 @pytest.fixture
 def maps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many slots consumers of this process were given."""
+    """The addresses of all places that consumers of this process were told of."""
     found: list[int] = []
-    frames = ArenaView.frames
+    frames = SharedBlocks.frames
 
-    def counted(self: ArenaView, address: int, lengths: Any) -> Any:
-        found.append(address)
-        return frames(self, address, lengths)
+    def counted(self: SharedBlocks, block: Any) -> Any:
+        found.extend(span[0] for span in unpack_place(bytes(block[0])).spans if span)
+        return frames(self, block)
 
-    monkeypatch.setattr(ArenaView, "frames", counted)
+    monkeypatch.setattr(SharedBlocks, "frames", counted)
     return found
 
 
@@ -73,8 +74,8 @@ def test_memory_that_is_not_kept_is_used_again(maps: list[int]) -> None:
 def test_a_consumer_that_keeps_all_gets_the_rest_by_its_socket(
     maps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arenas_module, "ARENA_BYTES", 8 << 20)
-    with LocalBroker() as broker, broker.serving(pictures(400)), epochs(broker) as source:
+    monkeypatch.setattr(server, "BESIDE", 0)
+    with LocalBroker(queue_bytes=8 << 20) as broker, broker.serving(pictures(400)), epochs(broker) as source:
         assert right(list(source), 400)
     assert 0 < len(maps) < 100
 
@@ -93,6 +94,7 @@ HOST = """
 import time
 import numpy as np
 from dfserve.dataflow import DataFromList
+from dfserve.sharing.blocks import SharedBlocks
 from dfserve.testing import LocalBroker
 pictures = DataFromList([[np.full((256, 256), n, np.uint8), n] for n in range(60)], shuffle=False)
 with LocalBroker() as broker, broker.serving(pictures), broker.consumer(mode="epochs", split_size=4) as source:
@@ -103,7 +105,7 @@ with LocalBroker() as broker, broker.serving(pictures), broker.consumer(mode="ep
 
 
 def _names() -> set[Path]:
-    return set(FOLDER.glob(PREFIX + "*"))
+    return set(Path("/dev/shm").glob("*dfserve*"))
 
 
 def test_nothing_is_left_behind_by_a_trainer_or_a_broker_that_is_killed() -> None:
@@ -116,7 +118,7 @@ def test_nothing_is_left_behind_by_a_trainer_or_a_broker_that_is_killed() -> Non
     ) as host:
         assert host.stdout is not None
         assert host.stdout.readline().strip() == "ready"
-        assert _names() <= before  # it has lost its name
+        assert _names() <= before  # it never has a name
         host.send_signal(signal.SIGKILL)
         host.wait()
     assert _names() <= before

@@ -44,6 +44,7 @@ class FakeBroker:
         self.welcomes = 0
         self.heard: list[tuple[str, m.Message, list[Any]]] = []  # pipeline, message, block
         self._acked: dict[bytes, int] = {}
+        self._granted: dict[bytes, int] = {}
         self._context = zmq.Context()
         self._number = 0
         self._bind()
@@ -143,16 +144,17 @@ class FakeBroker:
         block = decode_block(join(frames[2:], pieces, DEFAULT_LIMITS, Recycler())) if frames[2:] else []
         self.heard.append((name, message, block))
         if isinstance(message, m.Offer):
-            self._send(connection, m.Credit(self._acked[session], message.first + len(message.sizes) - 1, 0))
+            self._granted[session] = message.first + len(message.sizes) - 1
+            self._send(connection, m.Credit(self._acked[session], self._granted[session], 0))
         elif isinstance(message, m.Block):
             self._acked[session] = message.seq
-            self._send(connection, m.Credit(message.seq, message.seq, message.seq))
+            self._send(connection, m.Credit(message.seq, max(message.seq, self._granted[session]), message.seq))
 
     def _welcome(self, connection: bytes, hello: m.ProducerHello) -> None:
         self.routes[hello.session] = connection
         self.hellos[hello.pipeline] = hello
         self.welcomes += 1
-        acked = self._acked.setdefault(hello.session, 0)
+        acked = self._granted[hello.session] = self._acked.setdefault(hello.session, 0)
         wanted = hello.pipeline in self.streams
         self._send(connection, m.ProducerWelcome(self.instance, acked, 256 * MIB, self.budget, wanted))
 

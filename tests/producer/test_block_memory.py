@@ -13,13 +13,13 @@ import pytest
 
 from dfserve.producer import block_memory as memory_module
 from dfserve.producer.block_memory import BESIDE, BlockMemory
-from dfserve.sharing.arena import machine
+from dfserve.sharing.machine import machine
 from dfserve.sharing.pool import NAME, PoolView
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.builder import BlockBuilder
 from dfserve.wire.pieces import PIECE
-from dfserve.wire.placement import PoolPlace, pack_freed, unpack_place
+from dfserve.wire.placement import Place, pack_freed, unpack_place
 
 BUDGET = 16 << 20
 LARGE = 600_000  # bytes of an array that is built in a pool
@@ -49,11 +49,11 @@ def block(memory: BlockMemory, *numbers: int, nbytes: int = LARGE) -> list[Any]:
     return list(builder.close().frames)
 
 
-def placed(memory: BlockMemory, frames: list[Any]) -> tuple[PoolPlace, list[Any]]:
+def placed(memory: BlockMemory, frames: list[Any]) -> tuple[Place, list[Any]]:
     found = memory.place(frames)
     assert found is not None
     place = unpack_place(found[0])
-    assert isinstance(place, PoolPlace)
+    assert isinstance(place, Place)
     return place, found[1:]
 
 

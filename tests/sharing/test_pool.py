@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from dfserve.sharing import pool as pool_module
-from dfserve.sharing.arena import FOLDER
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.pool import NAME, Pool, PoolView, path_of
 from dfserve.sharing.view import HEAD, NONCE_BYTES
@@ -334,7 +333,7 @@ time.sleep(600)
 
 
 def test_a_killed_worker_leaves_its_memory_to_who_has_it_mapped_and_nothing_else() -> None:
-    names = set(FOLDER.glob("*dfserve*"))
+    names = set(Path("/dev/shm").glob("*dfserve*"))
     worker = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     path, size, nonce, at = worker.stdout.readline().split()
@@ -342,7 +341,7 @@ def test_a_killed_worker_leaves_its_memory_to_who_has_it_mapped_and_nothing_else
     worker.send_signal(signal.SIGKILL)
     worker.wait(60)
     worker.stdout.close()
-    assert not {name for name in set(FOLDER.glob("*dfserve*")) - names if "pool" in name.name}
+    assert not {name for name in set(Path("/dev/shm").glob("*dfserve*")) - names if "pool" in name.name}
     with pytest.raises(FileNotFoundError):
         PoolView(path, int(size), bytes.fromhex(nonce))
     assert bytes(read(view, (int(at), MIB))) == b"\x07" * MIB

@@ -140,4 +140,4 @@ def test_a_header_says_whether_the_block_is_compressed() -> None:
         with pytest.raises(WireError, match="unknown kind"):
             m.decode(flagged, m.encode(message)[1], int(message.CARRIES_BLOCK))
     assert not m.is_compressed(b"")
-    assert not m.is_compressed(m.encode(m.Block(1, 1), in_arena=True, compressed=True)[0])
+    assert not m.is_compressed(m.encode(m.Block(1, 1), in_memory=True, compressed=True)[0])
