@@ -9,10 +9,10 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from dfserve.broker.arrival import arrived, kept_nowhere
+from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget
 from dfserve.broker.config import BrokerConfig
 from dfserve.broker.epochs_desk import EpochsDesk, Store, WorkerMessage
@@ -84,10 +84,7 @@ class Core:
         self.tally = Tally()
         self.budget = Budget(config.queue_bytes)
         self.jobs: dict[str, StreamJob] = {}
-        self._keep = kept_nowhere if memory is None else memory.kept
-        self.epochs = EpochsDesk(
-            self.budget, self.tally, self._to_session, config.lease_time, self.limits, store, self._keep
-        )
+        self.epochs = EpochsDesk(self.budget, self.tally, self._to_session, config.lease_time, self.limits, store)
         self.peers: dict[bytes, Peer] = {}
         self.routes: dict[bytes, bytes] = {}  # session -> connection id
         self.accepting = True
@@ -362,10 +359,8 @@ class Core:
     def _on_block(self, peer: Peer, message: m.Block, frames: Sequence[Any]) -> None:
         worker, intake = _worker(peer), peer.job.intake
         found = arrived(
-            frames, message.pieces, message.count, self.limits,
-            lambda n: intake.judge(worker, message.seq, n) == "new", self._keep,
-        )  # fmt: skip
-        message = replace(message, pieces=list(found.pieces))
+            frames, message.pieces, message.count, self.limits, lambda n: intake.judge(worker, message.seq, n) == "new"
+        )
         if peer.job.block(worker, message, found.frames, found.nbytes):
             self.tally.producer(worker.name).on_wire += found.on_wire
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dfserve.broker.arrival import Keep, arrived, kept_nowhere
+from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import Budget
 from dfserve.broker.tally import Tally
 from dfserve.errors import LedgerError, WireError
@@ -41,14 +40,7 @@ class EpochsDesk:
     """
 
     def __init__(
-        self,
-        budget: Budget,
-        tally: Tally,
-        send: Send,
-        lease_time: float,
-        limits: Limits,
-        store: Store | None = None,
-        keep: Keep = kept_nowhere,
+        self, budget: Budget, tally: Tally, send: Send, lease_time: float, limits: Limits, store: Store | None = None
     ) -> None:
         self.jobs: dict[tuple[str, str], EpochsJob] = {}
         self._budget = budget
@@ -57,7 +49,6 @@ class EpochsDesk:
         self._lease_time = lease_time
         self._limits = limits
         self._store = store
-        self._keep = keep
         self._stored = 0  # number of the last record
         self._records: dict[tuple[str, str], dict[str, Any]] = {}
         self._unsaved = False
@@ -154,12 +145,10 @@ class EpochsDesk:
         if isinstance(message, e.MadeNothing):
             production.made(session, message, frames, now)
             return
-        made = message
         found = arrived(
-            frames, made.pieces, made.outputs, self._limits,
-            lambda n: production.expects(session, made, n), self._keep,
-        )  # fmt: skip
-        if production.made(session, replace(made, pieces=list(found.pieces)), found.frames, now):
+            frames, message.pieces, message.outputs, self._limits, lambda n: production.expects(session, message, n)
+        )
+        if production.made(session, message, found.frames, now):
             self._tally.producer(production.lessees.workers[session].name).on_wire += found.on_wire
 
     def _of(self, pipeline: str) -> Iterable[EpochsJob]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dfserve.broker.own_pool import OwnPool
-from dfserve.broker.pools import OURS, Pooled, Pools
+from dfserve.broker.pools import OURS, Frames, Pools
 from dfserve.sharing.machine import machine
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
@@ -47,18 +47,18 @@ class Memory:
             self.pools.admit(connection)
         return None
 
-    def kept(self, frames: Sequence[Any], pieces: Sequence[int]) -> Pooled | None:
-        """Return the frames of a block that came over the network where consumers here read them; None: they do not."""
-        return self._own.keep(frames, pieces)
-
     def framed(self, connection: bytes, message: m.Message, frames: Sequence[Any]) -> list[Any]:
         """Return all frames of a message: a block that its consumer cannot read where it lies comes with it."""
         if not isinstance(message, (m.Deliver, e.Portion)):
             return [*m.encode(message), *frames]
+        if isinstance(frames, Frames):
+            self._own.take_in(connection, frames, message.pieces)
+            if frames.place is not None and message.pieces:  # as it came: it is whole there
+                message = replace(message, pieces=[])
         lent = self.pools.lend(connection, frames)
         if lent is not None:
             return [*m.encode(message, in_memory=True), *lent]
-        if isinstance(frames, Pooled):  # on the network no frame is larger than a piece
+        if isinstance(frames, Frames) and frames.place is not None:  # on the network no frame is larger than a piece
             frames, pieces = cut(frames)
             message = replace(message, pieces=pieces)
         return [*m.encode(message), *frames]

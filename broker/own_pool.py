@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dfserve.broker.pools import OURS, Pooled, Pools
+from dfserve.broker.pools import OURS, Frames, Pools
 from dfserve.sharing.pool import Pool
 from dfserve.wire import messages as m
 from dfserve.wire.pieces import PIECE, grouped
@@ -50,22 +50,29 @@ class OwnPool:
         else:  # the reason was logged
             pool.close()
 
-    def keep(self, frames: Sequence[Any], pieces: Sequence[int]) -> Pooled | None:
-        """Return a block's frames as copies that consumers read where they lie.
+    def take_in(self, connection: bytes, frames: Frames, pieces: Sequence[int]) -> None:
+        """Copy a block that came through a socket, unless its consumer would not read it here, or there is no room.
 
-        None: nobody here would, or there is no room.
+        It is kept here only: ``frames`` become views of the copies. What they were can take in the next block while the
+        processor's caches know it.
 
         Args:
+            connection: of the consumer.
             frames: of the block, which was inspected.
-            pieces: into how many each of its frames was cut; they lie in one piece here.
+            pieces: into how many each of its frames was cut; they are whole here.
         """
         pool = self._pool
-        if pool is None or not self._pools.is_read(pool.nonce):
-            return None
+        if frames.place is not None or pool is None or not self._pools.maps(connection, pool.nonce):
+            return
+        copies = self._copies(pool, grouped(frames, pieces))
+        if copies is not None:
+            frames[:], frames.place = copies, copies.place
+
+    def _copies(self, pool: Pool, frames: list[list[Any]]) -> Frames | None:
         spans: list[Span | None] = []
         inline: list[Any] = []
         leases: list[memoryview] = []  # which hold the places until they are lent
-        for number, some in enumerate(grouped(frames, pieces)):
+        for number, some in enumerate(frames):
             nbytes = sum(map(len, some))
             if not number or nbytes < SMALLEST:  # the first is what the broker has looked at: it travels in messages
                 spans.append(None)

@@ -23,20 +23,22 @@ MOST = 64  # pools of one broker; each takes two descriptors and addresses, here
 OURS = b""  # in place of a worker's connection: the broker's own pool, see `dfserve.broker.own_pool`
 
 
-class Pooled(list[Any]):
-    """A block's frames, some of which lie in a pool.
+class Frames(list[Any]):
+    """A block's frames.
 
     Attributes:
-        place: where.
+        place: where some of them lie in a pool; None: they are as they came through a socket.
     """
 
-    def __init__(self, frames: Sequence[Any], place: Place) -> None:
+    def __init__(self, frames: Sequence[Any], place: Place | None = None) -> None:
         super().__init__(frames)
         self.place = place
 
     @property
     def inline(self) -> list[Any]:
-        """The others, which came over the network."""
+        """Those that lie in no pool."""
+        if self.place is None:
+            return list(self)
         return [frame for frame, span in zip(self, self.place.spans, strict=True) if span is None]
 
 
@@ -57,8 +59,9 @@ class LentPool:
         self.mapped: set[bytes] = set()
         self._lent: dict[tuple[bytes, int], list[Any]] = {}  # by connection and address
 
-    def lend(self, connection: bytes, frames: Pooled) -> None:
+    def lend(self, connection: bytes, frames: Frames) -> None:
         """Keep what lies in the pool until the consumer has done with it."""
+        assert frames.place is not None
         for frame, span in zip(frames, frames.place.spans, strict=True):
             if span is not None:
                 self._lent.setdefault((connection, span[0]), []).append(frame)
@@ -125,7 +128,7 @@ class Pools:
         else:
             pool.mapped.add(connection)
 
-    def frames(self, connection: bytes, block: Sequence[Any]) -> Pooled:
+    def frames(self, connection: bytes, block: Sequence[Any]) -> Frames:
         """Return the frames of a block that a worker says lies in its pool.
 
         Raises:
@@ -135,7 +138,7 @@ class Pools:
             raise WireError("frames", "a block in a pool without a place")
         return self.pooled(connection, unpack_place(bytes(block[0])), block[1:])
 
-    def pooled(self, connection: bytes, place: Place, inline: Sequence[Any]) -> Pooled:
+    def pooled(self, connection: bytes, place: Place, inline: Sequence[Any]) -> Frames:
         """Return the frames of a block that lies at a place in a worker's pool, but for those that came otherwise.
 
         Raises:
@@ -147,22 +150,22 @@ class Pools:
         if place.spans[0] is not None:  # it is looked at here, and must not change before consumers look at it
             raise WireError("frames", "the body of a block lies in a pool")
         try:
-            return Pooled(frames_of(pool.view, place, inline), place)
+            return Frames(frames_of(pool.view, place, inline), place)
         except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
 
-    def is_read(self, nonce: bytes) -> bool:
-        """Whether a consumer has mapped a pool."""
-        return bool(self._pools[nonce].mapped)
+    def maps(self, connection: bytes, nonce: bytes) -> bool:
+        """Whether a consumer can read in a pool."""
+        pool = self._pools.get(nonce)
+        return pool is not None and connection in pool.mapped
 
     def reads(self, connection: bytes, frames: Sequence[Any]) -> bool:
         """Whether a consumer can read a block where it lies."""
-        pool = self._pools.get(frames.place.pool) if isinstance(frames, Pooled) else None
-        return pool is not None and connection in pool.mapped
+        return isinstance(frames, Frames) and frames.place is not None and self.maps(connection, frames.place.pool)
 
     def lend(self, connection: bytes, frames: Sequence[Any]) -> list[Any] | None:
         """Return what a consumer is sent in place of a block's frames; None: it cannot read them where they lie."""
-        if not isinstance(frames, Pooled) or not self.reads(connection, frames):
+        if not isinstance(frames, Frames) or frames.place is None or not self.maps(connection, frames.place.pool):
             return None
         self._pools[frames.place.pool].lend(connection, frames)
         return [pack_place(frames.place), *frames.inline]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dfserve.broker.memory import Memory
-from dfserve.broker.pools import Pooled
+from dfserve.broker.pools import Frames
 from dfserve.producer.block_memory import BlockMemory
 from dfserve.sharing.blocks import SharedBlocks
 from dfserve.wire import messages as m
@@ -28,6 +28,14 @@ OWN = 64 << 20  # bytes of the broker's own pool
 
 def array_of(number: int, nbytes: int = LARGE) -> Any:
     return np.full(nbytes, number % 251, np.uint8)
+
+
+class Cut(Frames):
+    """A block that came through a socket, in so many pieces each of its frames."""
+
+    def __init__(self, frames: list[Any], pieces: list[int]) -> None:
+        super().__init__(frames)
+        self.pieces = pieces
 
 
 class Worker:
@@ -63,7 +71,7 @@ class Worker:
             builder.add([array_of(number, nbytes), number])
         return list(builder.close().frames)
 
-    def send(self, *numbers: int, nbytes: int = LARGE) -> Pooled:
+    def send(self, *numbers: int, nbytes: int = LARGE) -> Frames:
         """Return a block as the broker has it."""
         frames = self.build(*numbers, nbytes=nbytes)
         placed = self.memory.place(frames)
@@ -114,7 +122,8 @@ class Consumer:
     def have(self, block: Any) -> list[Any]:
         """Be sent a block, and read it."""
         self.deliveries += 1
-        message = m.Deliver(self.deliveries, 1, 0, "w", again=False)
+        pieces = block.pieces if isinstance(block, Cut) else []
+        message = m.Deliver(self.deliveries, 1, 0, "w", again=False, pieces=pieces)
         header, body, *frames = self.world.memory.framed(self.connection, message, block)
         if m.is_in_memory(header):
             header = m.without_memory(header)
@@ -160,10 +169,10 @@ class World:
         self.told: list[tuple[bytes, m.Message]] = []
         self.nonces: set[bytes] = set()  # of workers' pools
 
-    def receive(self, *numbers: int, nbytes: int = LARGE) -> list[Any]:
-        """Return a block that came over the network, as the broker has it."""
+    def receive(self, *numbers: int, nbytes: int = LARGE) -> Frames:
+        """Return a block that came through a socket, as the broker has it."""
         frames = [bytes(frame) for frame in encode_block([[array_of(each, nbytes), each] for each in numbers]).frames]
-        return self.memory.kept(*cut(frames)) or frames
+        return Cut(*cut(frames))
 
     @property
     def used(self) -> int:
@@ -226,7 +235,7 @@ class Chaos:
         self.chance = random.Random(seed)  # an order of events, no secret
         self.workers = [world.worker(b"w%d" % n) for n in range(2)]
         self.consumers = [world.consumer(b"c%d" % n) for n in range(3)]
-        self.waiting: list[list[Any]] = []  # at the broker
+        self.waiting: list[Frames] = []  # at the broker
         self.number = 0
         self.events: dict[Callable[[], None], int] = {
             self.send: 20, self.receive: 15, self.deliver: 20, self.deliver_to_two: 10, self.drop: 30,
@@ -248,7 +257,7 @@ class Chaos:
             self.number += 1
             self.waiting.append(self.world.receive(*range(self.number, self.number + self.chance.randint(1, 3))))
 
-    def _next(self) -> list[Any]:
+    def _next(self) -> Frames:
         return self.waiting.pop(self.chance.randrange(len(self.waiting)))
 
     def deliver(self) -> None:

@@ -6,18 +6,16 @@ from typing import Any
 
 import pytest
 
-from dfserve.broker.arrival import arrived, kept_nowhere
+from dfserve.broker.arrival import arrived
 from dfserve.broker.budget import charge_of
 from dfserve.broker.config import BrokerConfig
 from dfserve.broker.core import Core
-from dfserve.broker.pools import Pooled
 from dfserve.errors import WireError
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import encode_block
 from dfserve.wire.codecs import Codec, codec_of
 from dfserve.wire.compression import Compressed, compress
 from dfserve.wire.limits import DEFAULT_LIMITS
-from dfserve.wire.placement import Place
 
 BLOCK = [bytes(frame) for frame in encode_block([[bytes(5000)], [bytes(5000)]]).frames]
 NBYTES = sum(map(len, BLOCK))
@@ -42,23 +40,13 @@ class Counting:
         return compress(BLOCK, self.codec) or []
 
 
+def never(_nbytes: int) -> bool:
+    pytest.fail("it is not compressed")
+
+
 def test_a_block_as_it_is_is_inspected_and_kept() -> None:
-    found = arrived(BLOCK, [], 2, DEFAULT_LIMITS, lambda _nbytes: True, kept_nowhere)
+    found = arrived(BLOCK, [], 2, DEFAULT_LIMITS, never)
     assert (found.frames, found.nbytes, found.on_wire) == (BLOCK, NBYTES, NBYTES)
-
-
-@pytest.mark.parametrize("granted", [False, True])
-def test_a_block_is_copied_to_memory_if_it_was_granted_and_is_whole_there(granted: bool) -> None:
-    asked: list[list[int]] = []
-
-    def kept(frames: Any, pieces: Any) -> Pooled:
-        asked.append(list(pieces))
-        return Pooled(frames, Place(b"n" * 16, [None] * len(frames)))
-
-    pieces = [1] * len(BLOCK)
-    found = arrived(BLOCK, pieces, 2, DEFAULT_LIMITS, lambda _nbytes: granted, kept)
-    assert (asked, found.pieces) == (([pieces], []) if granted else ([], pieces))
-    assert isinstance(found.frames, Pooled) is granted
 
 
 def test_a_compressed_block_that_was_granted_is_decompressed() -> None:
@@ -71,7 +59,6 @@ def test_a_compressed_block_that_was_granted_is_decompressed() -> None:
         2,
         DEFAULT_LIMITS,
         lambda nbytes: not asked.append(nbytes),  # type: ignore[func-returns-value]
-        kept_nowhere,
     )
     assert (found.frames, found.nbytes, found.on_wire) == (BLOCK, NBYTES, sum(map(len, sent)))
     assert asked == [NBYTES]
@@ -79,7 +66,7 @@ def test_a_compressed_block_that_was_granted_is_decompressed() -> None:
 
 def test_a_compressed_block_that_was_not_granted_is_measured_and_no_more() -> None:
     zstd = Counting()
-    found = arrived(Compressed(zstd.sent(), zstd.by_name), [], 2, DEFAULT_LIMITS, lambda _nbytes: False, kept_nowhere)
+    found = arrived(Compressed(zstd.sent(), zstd.by_name), [], 2, DEFAULT_LIMITS, lambda _nbytes: False)
     assert (sum(map(len, found.frames)), found.nbytes, zstd.times) == (NBYTES, NBYTES, 0)
 
 
@@ -87,7 +74,7 @@ def test_a_block_with_another_count_is_refused_compressed_or_not() -> None:
     zstd = Counting()
     for frames in (BLOCK, Compressed(zstd.sent(), zstd.by_name)):
         with pytest.raises(WireError, match="a block of 2 datapoints was announced as 3"):
-            arrived(frames, [], 3, DEFAULT_LIMITS, lambda _nbytes: True, kept_nowhere)
+            arrived(frames, [], 3, DEFAULT_LIMITS, lambda _nbytes: True)
 
 
 def test_a_core_decompresses_what_it_granted_once_and_nothing_that_comes_again() -> None:

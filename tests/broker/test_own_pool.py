@@ -28,8 +28,10 @@ def world() -> Iterator[World]:
 def test_a_block_is_read_where_it_was_copied_by_all_groups(world: World) -> None:
     one, other = world.consumer(b"one"), world.consumer(b"other")
     block = world.receive(7)
+    as_it_came = list(block)
     one.have(block)
     other.have(block)
+    assert not {*map(id, block)} & {*map(id, as_it_came[1:])}, "the broker keeps the copy only"
     assert (one.ways, other.ways) == (["own"], ["own"])
     assert one.right
     assert other.right
@@ -67,7 +69,7 @@ def test_what_is_small_stays_in_its_message(world: World) -> None:
     assert world.used == 0
 
 
-def test_nothing_is_copied_while_nobody_here_would_read_it(world: World) -> None:
+def test_nothing_is_copied_for_who_would_not_read_it_here(world: World) -> None:
     far = Consumer(world, b"far")
     world.consumers[far.connection] = far
     far.join("another machine")
@@ -84,12 +86,14 @@ def test_nothing_is_copied_while_nobody_here_would_read_it(world: World) -> None
     assert slow.right
 
 
-def test_a_block_that_is_here_reaches_one_elsewhere_too(world: World) -> None:
+@pytest.mark.parametrize("first", ["here", "far"])
+def test_a_block_for_two_reaches_one_elsewhere_too(world: World, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    monkeypatch.setattr(pieces_module, "PIECE", 100_000)
     here, far = world.consumer(b"here"), Consumer(world, b"far")
     world.consumers[far.connection] = far
     block = world.receive(5)
-    here.have(block)
-    far.have(block)
+    for each in (here, far) if first == "here" else (far, here):
+        each.have(block)
     assert (here.ways, far.ways) == (["own"], ["socket"])
     assert here.right
     assert far.right
@@ -111,6 +115,20 @@ def test_when_a_consumer_vanishes_other_memory_is_taken_and_what_is_read_stays(w
     other.have(waiting)
     assert set(other.ways) == {"own"}
     assert other.right
+
+
+def test_a_block_whose_consumer_vanished_reaches_the_next_one_from_memory_that_is_in_doubt(world: World) -> None:
+    one, other = world.consumer(b"one"), world.consumer(b"other")
+    block = world.receive(1)
+    one.have(block)
+    one.die()
+    world.settle()
+    late = world.consumer(b"late")  # who is not told of that memory
+    other.have(block)
+    late.have(block)
+    assert (other.ways, late.ways) == (["own"], ["socket"])
+    assert other.right
+    assert late.right
 
 
 def test_memory_that_is_full_leaves_blocks_in_their_messages_and_has_room_again(world: World) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pools_world import BUDGET, Worker, World
 
-from dfserve.broker.arrival import arrived, kept_nowhere
-from dfserve.broker.pools import Pooled
+from dfserve.broker.arrival import arrived
+from dfserve.broker.pools import Frames
 from dfserve.errors import WireError
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.machine import machine
@@ -31,7 +31,7 @@ def world() -> Iterator[World]:
     one.close()
 
 
-def hand(world: World, worker: Worker, place: bytes, *inline: bytes) -> Pooled:
+def hand(world: World, worker: Worker, place: bytes, *inline: bytes) -> Frames:
     return world.memory.pools.frames(worker.connection, [place, *inline])
 
 
@@ -115,9 +115,9 @@ def test_a_frame_that_was_refused_half_way_frees_only_itself(world: World) -> No
 def test_a_block_in_a_pool_is_not_cut(world: World) -> None:
     worker = world.worker()
     block = worker.send(1, 2)
-    assert arrived(block, [], 2, DEFAULT_LIMITS, lambda _: True, kept_nowhere).on_wire < 10_000
+    assert arrived(block, [], 2, DEFAULT_LIMITS, lambda _: True).on_wire < 10_000
     with pytest.raises(WireError, match="cut into pieces"):
-        arrived(block, [1, 1], 2, DEFAULT_LIMITS, lambda _: True, kept_nowhere)
+        arrived(block, [1, 1], 2, DEFAULT_LIMITS, lambda _: True)
 
 
 def test_what_is_offered_and_is_no_pool_is_refused(world: World, tmp_path: Path) -> None:
