@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 from pools_world import LARGE, OWN, Consumer, World
@@ -16,13 +15,6 @@ from dfserve.wire import pieces as pieces_module
 from dfserve.wire.placement import SMALLEST
 
 PLACE = -(-LARGE // GRAIN) * GRAIN  # bytes that one array takes
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    one = World()
-    yield one
-    one.close()
 
 
 def test_a_block_is_read_where_it_was_copied_by_all_groups(world: World) -> None:

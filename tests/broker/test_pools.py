@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from pools_world import LARGE, Chaos, Consumer, Worker, World
 
@@ -17,13 +15,6 @@ from dfserve.wire import pieces as pieces_module
 from dfserve.wire.placement import pack_freed
 
 PLACE = -(-LARGE // GRAIN) * GRAIN  # bytes that one array takes
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    one = World()
-    yield one
-    one.close()
 
 
 def pools_left(world: World) -> int:

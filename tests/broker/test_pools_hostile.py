@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from dfserve.sharing.view import HEAD
 from dfserve.wire import messages as m
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.placement import Place, pack_freed, pack_place
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    one = World()
-    yield one
-    one.close()
 
 
 def hand(world: World, worker: Worker, place: bytes, *inline: bytes) -> Frames:
