@@ -18,6 +18,7 @@ import numpy as np
 
 from dfserve.wire.arrays import Array, blank, is_array, supplied
 from dfserve.wire.dtypes import dtype_spec, scalar_stackable
+from dfserve.wire.large_copies import LARGE, copy_large
 from dfserve.wire.placement import SMALLEST
 from dfserve.wire.values import PLAIN_TYPES, ValueWriter, check_array
 
@@ -257,13 +258,14 @@ class StackColumn:
         size = self._size
         if size > room:
             return REFUSED
-        try:
-            self._rows[row] = value
-        except IndexError:
+        if row >= len(self._rows):
             if not self._buffer.reserve((row + 1) * size, row * size):
                 return REFUSED
             self._rows = self._typed(2 * row + 1)
+        if size < LARGE:
             self._rows[row] = value
+        else:
+            copy_large(self._rows[row], value)
         return size
 
     def _typed(self, rows: int) -> Array:
