@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dfserve.broker.pools import Frames
+from dfserve.broker.block_frames import Frames
 from dfserve.errors import WireError
 from dfserve.wire.blocks import inspect_block
 from dfserve.wire.compression import Compressed
@@ -59,4 +59,4 @@ def arrived(
     found = inspect_block(measure(frames, pieces, limits), limits)
     if found != count:
         raise WireError("body", f"a block of {found} datapoints was announced as {count}")
-    return Arrival(frames if isinstance(frames, Frames) else Frames(frames), nbytes, on_wire)
+    return Arrival(frames if isinstance(frames, Frames) else Frames(frames, pieces), nbytes, on_wire)

@@ -329,13 +329,13 @@ class EpochsJob:
         if made.failed:
             mishap = e.Mishap(seat.sent, self.generation, seat.epoch, split.number, *made.block)
             return Delivery(seat.sent, seat.epoch, split.number, claimant, 0, 0, mishap, ())
-        frames, pieces, worker = made.block
+        frames, worker = made.block
         skip = max(0, -split.start, ledger.skip.get(split.number, 0))
         padding = claimant >= self.plan.world
         seat.told = claimed, _, total, final = self._standing(seat, ledger)
         message = e.Portion(
             seat.sent, self.generation, seat.epoch, split.number, split.start + skip, made.outputs, skip, padding,
-            worker, claimed, total, final, pieces,
+            worker, claimed, total, final,
         )  # fmt: skip
         return Delivery(seat.sent, seat.epoch, split.number, claimant, made.outputs, made.nbytes, message, frames)
 

@@ -21,7 +21,6 @@ class Entry:
     count: int  # datapoints
     nbytes: int
     charge: int
-    pieces: list[int]
     failure: Fail | None = None
     holders: set[Group] = field(default_factory=set)
 

@@ -6,8 +6,9 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dfserve.broker.block_frames import Frames
 from dfserve.broker.own_pool import OwnPool
-from dfserve.broker.pools import OURS, Frames, Pools
+from dfserve.broker.pools import OURS, Pools
 from dfserve.sharing.machine import machine
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
@@ -49,19 +50,15 @@ class Memory:
 
     def framed(self, connection: bytes, message: m.Message, frames: Sequence[Any]) -> list[Any]:
         """Return all frames of a message: a block that its consumer cannot read where it lies comes with it."""
-        if not isinstance(message, (m.Deliver, e.Portion)):
+        if not (isinstance(message, (m.Deliver, e.Portion)) and isinstance(frames, Frames)):
             return [*m.encode(message), *frames]
-        if isinstance(frames, Frames):
-            self._own.take_in(connection, frames, message.pieces)
-            if frames.place is not None and message.pieces:  # as it came: it is whole there
-                message = replace(message, pieces=[])
+        self._own.take_in(connection, frames)
         lent = self.pools.lend(connection, frames)
         if lent is not None:
             return [*m.encode(message, in_memory=True), *lent]
-        if isinstance(frames, Frames) and frames.place is not None:  # on the network no frame is larger than a piece
-            frames, pieces = cut(frames)
-            message = replace(message, pieces=pieces)
-        return [*m.encode(message), *frames]
+        # On the network no frame is larger than a piece; what came over it is cut already.
+        sent, pieces = (frames, frames.pieces) if frames.place is None else cut(frames)
+        return [*m.encode(replace(message, pieces=pieces)), *sent]
 
     def shares_with(self, connection: bytes) -> bool:
         """Whether a consumer was told of memory, and may speak of it."""

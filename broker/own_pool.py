@@ -6,14 +6,15 @@ To `Pools` it is the pool of one more worker, which lends it, doubts it and tell
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dfserve.broker.pools import OURS, Frames, Pools
-from dfserve.sharing.pool import Pool
+from dfserve.broker.block_frames import Frames
+from dfserve.broker.pools import OURS, Pools
+from dfserve.sharing.offered_pool import OfferedPool
 from dfserve.wire import messages as m
-from dfserve.wire.pieces import PIECE, grouped
-from dfserve.wire.placement import SMALLEST, Place, Span
+from dfserve.wire.pieces import PIECE, fill, grouped
+from dfserve.wire.placement import SMALLEST
 
 log = logging.getLogger("dfserve.broker")
 
@@ -29,28 +30,24 @@ class OwnPool:
     def __init__(self, pools: Pools, size: int) -> None:
         self._pools = pools
         self._size = size
-        self._pool: Pool | None = None
+        self._pool = OfferedPool(self._cannot)
         self._said = False  # why there is none
 
     def open(self) -> None:
         """Have memory, if the system has such and there is none yet."""
-        if self._pool is None:
-            self._make()
+        if not self._pool.nonce:
+            self._have_mapped(self._pool.offer(self._size))
 
-    def _make(self) -> None:
-        try:
-            pool = Pool(self._size)
-        except (OSError, OverflowError) as error:
-            if not self._said:
-                self._said = True
-                log.warning("no memory is shared with consumers on this machine, which is slower: %s", error)
-            return
-        if self._pools.offered(OURS, m.PoolOffer(pool.path, pool.size, pool.nonce)).mapped:
-            self._pool = pool
-        else:  # the reason was logged
-            pool.close()
+    def _have_mapped(self, offers: Iterable[m.PoolOffer]) -> None:
+        for offer in offers:
+            self._pool.receive(self._pools.offered(OURS, offer))
 
-    def take_in(self, connection: bytes, frames: Frames, pieces: Sequence[int]) -> None:
+    def _cannot(self, error: Exception) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("no memory is shared with consumers on this machine, which is slower: %s", error)
+
+    def take_in(self, connection: bytes, frames: Frames) -> None:
         """Copy a block that came through a socket, unless its consumer would not read it here, or there is no room.
 
         It is kept here only: ``frames`` become views of the copies. What they were can take in the next block while the
@@ -59,65 +56,51 @@ class OwnPool:
         Args:
             connection: of the consumer.
             frames: of the block, which was inspected.
-            pieces: into how many each of its frames was cut; they are whole here.
         """
-        pool = self._pool
-        if frames.place is not None or pool is None or not self._pools.maps(connection, pool.nonce):
+        if frames.place is not None or not self._pools.maps(connection, self._pool.nonce):
             return
-        copies = self._copies(pool, grouped(frames, pieces))
-        if copies is not None:
-            frames[:], frames.place = copies, copies.place
+        found = grouped(frames, frames.pieces)
+        memory = self._memory([sum(map(len, pieces)) for pieces in found])
+        if not memory:
+            return
+        for number, lease in memory.items():
+            fill(lease, found[number])
+        whole = [memory[number] if number in memory else _whole(pieces) for number, pieces in enumerate(found)]
+        placed = self._pool.place(whole)
+        assert placed is not None, "some of it lies there"
+        kept = self._pools.pooled(OURS, *placed)
+        frames[:], frames.pieces, frames.place = kept, kept.pieces, kept.place
 
-    def _copies(self, pool: Pool, frames: list[list[Any]]) -> Frames | None:
-        spans: list[Span | None] = []
-        inline: list[Any] = []
-        leases: list[memoryview] = []  # which hold the places until they are lent
-        for number, some in enumerate(frames):
-            nbytes = sum(map(len, some))
-            if not number or nbytes < SMALLEST:  # the first is what the broker has looked at: it travels in messages
-                spans.append(None)
-                inline.append(some[0] if len(some) == 1 else b"".join(map(bytes, some)))
-                continue
-            memory = pool.take(nbytes)
-            if memory is None:
-                return None
-            leases.append(memory.data)
-            spans.append(_filled(pool, leases[-1], some))
-        if not leases or max(map(len, inline)) > PIECE:
-            return None
-        for span in filter(None, spans):
-            pool.lend(*span)
-        return self._pools.pooled(OURS, Place(pool.nonce, spans), inline)
+    def _memory(self, lengths: Sequence[int]) -> dict[int, memoryview]:
+        """Return memory for the frames that are to lie here, by number; none if they do not all find room.
+
+        The first frame is what the broker has looked at: it travels in messages, as what is small does.
+        """
+        large = [number for number, nbytes in enumerate(lengths) if number and nbytes >= SMALLEST]
+        leases: dict[int, memoryview] = {}
+        for number in large if lengths[0] <= PIECE else ():
+            if (lease := self._pool.take(lengths[number])) is None:
+                return {}
+            leases[number] = lease.data
+        return leases
 
     def hear(self, message: m.Message) -> None:
         """Take in what `Pools` says to the worker that it takes this for: make other memory, since this is in doubt."""
-        if isinstance(message, m.PoolGone) and self._pool is not None and message.nonce == self._pool.nonce:
-            self.close()
-            self._make()
+        if isinstance(message, m.PoolGone):
+            self._have_mapped(self._pool.receive(message))
 
-    def freed(self, freed: Mapping[bytes, Sequence[int]]) -> None:
+    def freed(self, addresses: Mapping[bytes, Sequence[int]]) -> None:
         """Take back places that nobody refers to any more."""
-        if self._pool is not None:
-            for address in freed.get(self._pool.nonce, ()):
-                self._pool.give_back(address)
+        self._pool.freed(addresses)
 
     def shrink(self) -> None:
         """Return memory to the system that a long queue took and nobody uses any more; to be called now and then."""
-        if self._pool is not None:
-            self._pool.shrink()
+        self._pool.shrink()
 
     def close(self) -> None:
         """Let go of the memory; blocks that lie in it keep it."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._pool.close()
 
 
-def _filled(pool: Pool, memory: memoryview, pieces: Sequence[Any]) -> Span:
-    start = 0
-    for piece in pieces:
-        memory[start : start + len(piece)] = memoryview(piece).cast("B")
-        start += len(piece)
-    address = pool.address_of(memory)
-    assert address is not None, "it was taken from here"
-    return address, start
+def _whole(pieces: Sequence[Any]) -> Any:
+    return pieces[0] if len(pieces) == 1 else b"".join(map(bytes, pieces))

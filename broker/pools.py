@@ -11,9 +11,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from dfserve.broker.block_frames import Frames
 from dfserve.errors import WireError
 from dfserve.sharing.blocks import frames_of
-from dfserve.sharing.pool import PoolView
+from dfserve.sharing.pool_view import PoolView
 from dfserve.wire import messages as m
 from dfserve.wire.placement import Place, pack_place, unpack_place
 
@@ -21,25 +22,6 @@ log = logging.getLogger("dfserve.broker")
 
 MOST = 64  # pools of one broker; each takes two descriptors and addresses, here and in each consumer
 OURS = b""  # in place of a worker's connection: the broker's own pool, see `dfserve.broker.own_pool`
-
-
-class Frames(list[Any]):
-    """A block's frames.
-
-    Attributes:
-        place: where some of them lie in a pool; None: they are as they came through a socket.
-    """
-
-    def __init__(self, frames: Sequence[Any], place: Place | None = None) -> None:
-        super().__init__(frames)
-        self.place = place
-
-    @property
-    def inline(self) -> list[Any]:
-        """Those that lie in no pool."""
-        if self.place is None:
-            return list(self)
-        return [frame for frame, span in zip(self, self.place.spans, strict=True) if span is None]
 
 
 class LentPool:
@@ -150,7 +132,7 @@ class Pools:
         if place.spans[0] is not None:  # it is looked at here, and must not change before consumers look at it
             raise WireError("frames", "the body of a block lies in a pool")
         try:
-            return Frames(frames_of(pool.view, place, inline), place)
+            return Frames(frames_of(pool.view, place, inline), place=place)
         except (OSError, ValueError) as error:
             raise WireError("limits", str(error)) from None
 
@@ -159,13 +141,9 @@ class Pools:
         pool = self._pools.get(nonce)
         return pool is not None and connection in pool.mapped
 
-    def reads(self, connection: bytes, frames: Sequence[Any]) -> bool:
-        """Whether a consumer can read a block where it lies."""
-        return isinstance(frames, Frames) and frames.place is not None and self.maps(connection, frames.place.pool)
-
-    def lend(self, connection: bytes, frames: Sequence[Any]) -> list[Any] | None:
+    def lend(self, connection: bytes, frames: Frames) -> list[Any] | None:
         """Return what a consumer is sent in place of a block's frames; None: it cannot read them where they lie."""
-        if not isinstance(frames, Frames) or frames.place is None or not self.maps(connection, frames.place.pool):
+        if frames.place is None or not self.maps(connection, frames.place.pool):
             return None
         self._pools[frames.place.pool].lend(connection, frames)
         return [pack_place(frames.place), *frames.inline]

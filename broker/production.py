@@ -338,7 +338,7 @@ class Production:
         empty = sum(count == 0 for count in counts)
         if given_up > empty:
             raise WireError("body", f"{worker.name} gave {given_up} items up, and {empty} gave no output")
-        block = (frames, message.pieces, worker.name)
+        block = (frames, worker.name)
         return Made(message.outputs, items, empty - given_up, given_up, tuple(counts), charge, block)
 
     def _given_up(self, worker: Lessee, epoch: int, listed: str) -> int:

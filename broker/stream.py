@@ -91,14 +91,14 @@ class StreamJob:
         producer = self.tally.producer(worker.name)
         producer.datapoints += message.count
         producer.nbytes += nbytes
-        self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes), message.pieces))
+        self._queue(Entry(worker, frames, message.count, nbytes, charge_of(nbytes)))
         return True
 
     def fail(self, worker: Worker, message: Fail, now: float) -> None:
         """Take in that a pipeline raised."""
         if self._accept(worker, message.seq, message.nbytes):
             self.tally.errors["pipeline"] += 1
-            self._queue(Entry(worker, (), 0, 0, charge_of(message.nbytes), [], failure=message))
+            self._queue(Entry(worker, (), 0, 0, charge_of(message.nbytes), failure=message))
             if message.fatal:
                 worker.raised = True
                 worker.enter(State.BROKEN, now, f"{message.kind} at {message.key}")
@@ -297,7 +297,7 @@ class StreamJob:
         worker, failure = parcel.entry.worker, parcel.entry.failure
         if failure is None:
             entry = parcel.entry
-            message = Deliver(delivery, entry.count, parcel.skip, worker.name, parcel.again, entry.pieces)
+            message = Deliver(delivery, entry.count, parcel.skip, worker.name, parcel.again)
         else:
             message = DeliverFailure(
                 delivery, failure.key, failure.kind, failure.text, failure.traceback, worker.host, worker.name

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dfserve.errors import WireError
-from dfserve.sharing.pool import PoolView
-from dfserve.sharing.view import View
+from dfserve.sharing.pool_view import PoolView
 from dfserve.wire import messages as m
 from dfserve.wire.placement import MAX_FREED, Place, pack_freed, unpack_place
 
@@ -70,7 +69,7 @@ class SharedBlocks:
         return [pack_freed(freed)] if freed else []
 
 
-def frames_of(view: View, place: Place, inline: Sequence[Any]) -> list[Any]:
+def frames_of(view: PoolView, place: Place, inline: Sequence[Any]) -> list[Any]:
     """Return the frames of a block of which some lie in a pool.
 
     Raises:
@@ -80,4 +79,4 @@ def frames_of(view: View, place: Place, inline: Sequence[Any]) -> list[Any]:
     if sum(span is None for span in place.spans) != len(inline):
         raise WireError("frames", f"a block in a pool came with {len(inline)} other frames")
     rest = iter(inline)
-    return [next(rest) if span is None else view.frames(span[0], [span[1]])[0] for span in place.spans]
+    return [next(rest) if span is None else view.frame(*span) for span in place.spans]

@@ -18,7 +18,7 @@ import numpy as np
 
 from dfserve.sharing.extents import Extents
 from dfserve.sharing.loans import Bytes
-from dfserve.sharing.view import HEAD
+from dfserve.sharing.pool_file import HEAD
 
 GROWTH = 8 << 20  # bytes reserved at a time: reserving takes a page fault for each page
 

@@ -235,7 +235,7 @@ class Deliver(Message):
     skip: int
     source: str
     again: bool  # in doubt: it was sent to a consumer that died, which may have seen it
-    pieces: list[int] = field(default_factory=list)  # as in Block
+    pieces: list[int] = field(default_factory=list)  # as in Block; put in as it is sent
 
 
 @dataclass(eq=False, repr=False)

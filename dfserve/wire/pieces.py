@@ -91,11 +91,16 @@ def _total(pieces: list[Any]) -> int:
     return sum(len(piece) for piece in pieces)
 
 
-def _joined(pieces: list[Any], recycler: Recycler) -> memoryview:
-    memory = recycler.take(_total(pieces))
+def fill(memory: memoryview, pieces: Sequence[Any]) -> None:
+    """Write a frame's pieces, end to end, to memory of so many bytes."""
     start = 0
     for piece in pieces:
         end = start + len(piece)
-        memory.data[start:end] = memoryview(piece).cast("B")
+        memory[start:end] = memoryview(piece).cast("B")
         start = end
-    return memory.data.toreadonly()
+
+
+def _joined(pieces: list[Any], recycler: Recycler) -> memoryview:
+    memory = recycler.take(_total(pieces)).data
+    fill(memory, pieces)
+    return memory.toreadonly()

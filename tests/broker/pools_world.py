@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from dfserve.broker.block_frames import Frames
 from dfserve.broker.memory import Memory
-from dfserve.broker.pools import Frames
 from dfserve.producer.block_memory import BlockMemory
 from dfserve.sharing.blocks import SharedBlocks
 from dfserve.wire import messages as m
@@ -28,14 +28,6 @@ OWN = 64 << 20  # bytes of the broker's own pool
 
 def array_of(number: int, nbytes: int = LARGE) -> Any:
     return np.full(nbytes, number % 251, np.uint8)
-
-
-class Cut(Frames):
-    """A block that came through a socket, in so many pieces each of its frames."""
-
-    def __init__(self, frames: list[Any], pieces: list[int]) -> None:
-        super().__init__(frames)
-        self.pieces = pieces
 
 
 class Worker:
@@ -87,14 +79,13 @@ class Worker:
     @property
     def used(self) -> int:
         """Bytes of its pool that are in use."""
-        pool = self.memory._pool
+        pool = self.memory._pool._pool
         assert pool is not None
         pool._sweep()
         return pool.used
 
     @property
     def nonce(self) -> bytes:
-        assert self.memory._pool is not None
         return self.memory._pool.nonce
 
 
@@ -122,8 +113,7 @@ class Consumer:
     def have(self, block: Any) -> list[Any]:
         """Be sent a block, and read it."""
         self.deliveries += 1
-        pieces = block.pieces if isinstance(block, Cut) else []
-        message = m.Deliver(self.deliveries, 1, 0, "w", again=False, pieces=pieces)
+        message = m.Deliver(self.deliveries, 1, 0, "w", again=False)
         header, body, *frames = self.world.memory.framed(self.connection, message, block)
         if m.is_in_memory(header):
             header = m.without_memory(header)
@@ -172,12 +162,12 @@ class World:
     def receive(self, *numbers: int, nbytes: int = LARGE) -> Frames:
         """Return a block that came through a socket, as the broker has it."""
         frames = [bytes(frame) for frame in encode_block([[array_of(each, nbytes), each] for each in numbers]).frames]
-        return Cut(*cut(frames))
+        return Frames(*cut(frames))
 
     @property
     def used(self) -> int:
         """Bytes of the broker's own pool that are in use."""
-        pool = self.memory._own._pool
+        pool = self.memory._own._pool._pool
         assert pool is not None
         pool._sweep()
         return pool.used

@@ -24,7 +24,7 @@ def consumer(group: Group, name: str, hwm: int = 50) -> Consumer:
 
 
 def parcel(group: Group, count: int = 1, nbytes: int = 100) -> Parcel:
-    entry = Entry(worker=WORKER, frames=(), pieces=[], count=count, nbytes=nbytes, charge=nbytes, holders={group})
+    entry = Entry(worker=WORKER, frames=(), count=count, nbytes=nbytes, charge=nbytes, holders={group})
     return Parcel(entry)
 
 

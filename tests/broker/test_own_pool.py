@@ -7,8 +7,8 @@ import logging
 import pytest
 from pools_world import LARGE, OWN, Consumer, World
 
-from dfserve.broker import own_pool
 from dfserve.broker import pools as pools_module
+from dfserve.sharing import offered_pool
 from dfserve.sharing.extents import GRAIN
 from dfserve.wire import messages as m
 from dfserve.wire import pieces as pieces_module
@@ -150,7 +150,7 @@ def test_without_shared_memory_it_is_said_once(
     def none(_size: int) -> None:
         raise OSError("this system has none")
 
-    monkeypatch.setattr(own_pool, "Pool", none)
+    monkeypatch.setattr(offered_pool, "Pool", none)
     with caplog.at_level(logging.WARNING):
         for name in (b"one", b"other"):
             consumer = world.consumer(name)

@@ -9,7 +9,7 @@ from dfserve.broker import pools as pools_module
 from dfserve.broker.core import BrokerConfig, Core
 from dfserve.broker.pools import OURS
 from dfserve.sharing.extents import GRAIN
-from dfserve.sharing.view import HEAD
+from dfserve.sharing.pool_file import HEAD
 from dfserve.wire import messages as m
 from dfserve.wire import pieces as pieces_module
 from dfserve.wire.placement import pack_freed
@@ -311,14 +311,13 @@ def test_a_consumer_that_says_hello_again_is_sent_no_places_until_it_has_mapped_
     """It has let go of all maps before; what asks for new ones may come a turn of the broker later."""
     worker, consumer = world.worker(), world.consumer()
     core = Core(BrokerConfig(), lambda: 0.0, memory=world.memory)
-    block = worker.send(1)
-    assert world.memory.pools.reads(consumer.connection, block)
+    assert world.memory.pools.maps(consumer.connection, worker.nonce)
     hello = m.ConsumerHello(b"s" * 16, "c", "host", 1, "default", "g", 50, "wait", 1, b"", received=0, done=0)
     core.receive(consumer.connection, m.encode(hello))
-    assert not world.memory.pools.reads(consumer.connection, block)
+    assert not world.memory.pools.maps(consumer.connection, worker.nonce)
     consumer.join()
     world.settle()
-    assert world.memory.pools.reads(consumer.connection, block)
+    assert world.memory.pools.maps(consumer.connection, worker.nonce)
 
 
 # ---------------------------------------------------------------------- who cannot map it

@@ -12,12 +12,11 @@ import pytest
 from pools_world import BUDGET, Worker, World
 
 from dfserve.broker.arrival import arrived
-from dfserve.broker.pools import Frames
+from dfserve.broker.block_frames import Frames
 from dfserve.errors import WireError
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.machine import machine
-from dfserve.sharing.pool import NAME, SEALS, path_of
-from dfserve.sharing.view import HEAD
+from dfserve.sharing.pool_file import HEAD, NAME, SEALS, path_of
 from dfserve.wire import messages as m
 from dfserve.wire.limits import DEFAULT_LIMITS
 from dfserve.wire.placement import Place, pack_freed, pack_place
@@ -40,7 +39,7 @@ def test_a_worker_cannot_name_the_pool_of_another(world: World) -> None:
 def test_a_worker_cannot_take_over_the_pool_of_another_or_its_own_once_more(world: World) -> None:
     one, other, consumer = world.worker(b"one"), world.worker(b"other"), world.consumer()
     consumer.have(one.send(1))
-    pool = one.memory._pool
+    pool = one.memory._pool._pool
     assert pool is not None
     offer = m.PoolOffer(pool.path, pool.size, pool.nonce)
     for worker in (other, one):
@@ -134,6 +133,5 @@ def test_what_is_offered_and_is_no_pool_is_refused(world: World, tmp_path: Path)
 def test_a_consumer_cannot_map_what_it_was_not_told_of(world: World) -> None:
     worker = world.worker()
     world.memory.hear(b"stranger", m.PoolMapped(worker.nonce, mapped=True))
-    block = worker.send(1)
-    assert not world.memory.pools.reads(b"stranger", block)
+    assert not world.memory.pools.maps(b"stranger", worker.nonce)
     assert world.memory.machine == machine()

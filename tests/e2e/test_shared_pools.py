@@ -19,7 +19,8 @@ import pytest
 
 from dfserve import RemoteDataZMQ
 from dfserve.dataflow import DataFromList
-from dfserve.sharing.pool import NAME, PoolView
+from dfserve.sharing.pool_file import NAME
+from dfserve.sharing.pool_view import PoolView
 from dfserve.testing import LocalBroker
 
 Start = Callable[..., Any]
@@ -47,14 +48,14 @@ class Places(list[tuple[bytes, int]]):
 @pytest.fixture
 def pools(monkeypatch: pytest.MonkeyPatch) -> Places:
     found = Places()
-    frames = PoolView.frames
+    frame = PoolView.frame
 
-    def counted(self: PoolView, address: int, lengths: Any) -> Any:
+    def counted(self: PoolView, address: int, nbytes: int) -> Any:
         # A worker's is less than whole MiB: it is told of the budget less what is charged beside a block's bytes.
         (found if self.size % (1 << 20) else found.own).append((self.nonce, address))
-        return frames(self, address, lengths)
+        return frame(self, address, nbytes)
 
-    monkeypatch.setattr(PoolView, "frames", counted)
+    monkeypatch.setattr(PoolView, "frame", counted)
     return found
 
 

@@ -14,7 +14,8 @@ import pytest
 from dfserve.producer import block_memory as memory_module
 from dfserve.producer.block_memory import BESIDE, BlockMemory
 from dfserve.sharing.machine import machine
-from dfserve.sharing.pool import NAME, PoolView
+from dfserve.sharing.pool_file import NAME
+from dfserve.sharing.pool_view import PoolView
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.builder import BlockBuilder
@@ -118,7 +119,7 @@ def test_a_block_is_told_by_where_it_lies_and_its_body_travels(memory: BlockMemo
     place, inline = placed(memory, frames)
     assert place.spans[0] is None
     assert inline == [frames[0]]
-    lying = [view.frames(span[0], [span[1]])[0] for span in place.spans[1:] if span]
+    lying = [view.frame(*span) for span in place.spans[1:] if span]
     assert sum(map(len, lying)) == 3 * LARGE
     found = decode_block([*inline, *lying])
     assert [number for _, number, _ in found] == [1, 2, 3]

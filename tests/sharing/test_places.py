@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, mult
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.places import GROWTH
 from dfserve.sharing.pool import Pool
-from dfserve.sharing.view import HEAD
+from dfserve.sharing.pool_file import HEAD
 
 SIZE = 64 << 20
 MIB = 1 << 20

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve.sharing import pool as pool_module
+from dfserve.sharing import pool_file, pool_view
 from dfserve.sharing.extents import GRAIN
-from dfserve.sharing.pool import NAME, Pool, PoolView, path_of
-from dfserve.sharing.view import HEAD, NONCE_BYTES
+from dfserve.sharing.pool import Pool
+from dfserve.sharing.pool_file import HEAD, NAME, NONCE_BYTES, path_of
+from dfserve.sharing.pool_view import PoolView
 
 SIZE = 16 << 20
 MIB = 1 << 20
@@ -48,8 +49,7 @@ def written(pool: Pool, contents: bytes) -> tuple[memoryview, tuple[int, int]]:
 
 
 def read(view: PoolView, span: tuple[int, int]) -> memoryview:
-    (frame,) = view.frames(span[0], [span[1]])
-    return frame
+    return view.frame(*span)
 
 
 def open_files() -> list[str]:
@@ -178,7 +178,7 @@ def test_a_path_that_is_none_of_a_pool_is_not_opened(
 ) -> None:
     opened: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module.os, "open", lambda *said: opened.append(said))
+        patch.setattr(pool_file.os, "open", lambda *said: opened.append(said))
         with pytest.raises((OSError, ValueError)):
             PoolView(path, both[0].size, both[0].nonce)
     assert not opened
@@ -204,7 +204,7 @@ def test_what_others_have_open_beside_pools_is_not_opened(
     opened: list[Any] = []
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(pool_module.os, "open", lambda *said: opened.append(said))
+            patch.setattr(pool_file.os, "open", lambda *said: opened.append(said))
             for file in files:
                 with pytest.raises(ValueError, match="a pool at"):
                     PoolView(path_of(file), both[0].size, both[0].nonce)
@@ -222,7 +222,7 @@ def test_memory_that_could_be_shortened_is_refused_before_it_is_looked_at(
     file = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     looked: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module.View, "__init__", lambda *said, **_: looked.append(said))
+        patch.setattr(pool_view.os, "fstat", lambda *said, **_: looked.append(said))
         try:
             os.ftruncate(file, pool.size)
             os.pwrite(file, pool.nonce, 0)
@@ -245,11 +245,11 @@ def test_a_pool_that_is_too_large_for_our_addresses_is_refused_when_it_is_offere
         os.close(file)
 
 
-def test_a_block_beyond_the_pool_or_of_nothing_is_refused(both: tuple[Pool, PoolView]) -> None:
+def test_a_frame_beyond_the_pool_or_of_nothing_is_refused(both: tuple[Pool, PoolView]) -> None:
     _, view = both
-    for address, lengths in ((SIZE, [1]), (0, [1]), (HEAD, [SIZE]), (HEAD + 1, [1]), (HEAD, [0]), (1 << 60, [1])):
-        with pytest.raises(ValueError, match="a block of"):
-            view.frames(address, lengths)
+    for address, nbytes in ((SIZE, 1), (0, 1), (HEAD, SIZE), (HEAD + 1, 1), (HEAD, 0), (1 << 60, 1)):
+        with pytest.raises(ValueError, match="a frame of"):
+            view.frame(address, nbytes)
     assert view.lent == 0
 
 

@@ -1,4 +1,4 @@
-"""Owns a reader's map of memory that another process writes: views that are read-only, and the news of their end."""
+"""Owns a reader's map of a pool: views of what lies in it, which are read-only, and the news of their end."""
 
 from __future__ import annotations
 
@@ -7,44 +7,40 @@ import os
 import stat
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from dfserve.sharing.extents import GRAIN
 from dfserve.sharing.loans import Bytes, LentMap
+from dfserve.sharing.pool_file import HEAD, NONCE_BYTES, opened, path_of
 from dfserve.wire.columns import aligned
 from dfserve.wire.placement import MAX_FREED
 
-NONCE_BYTES = 16
-HEAD = GRAIN  # bytes before the first place, of which the first are the nonce
 
-
-class View:
-    """Another process's memory, read-only.
+class PoolView:
+    """Another process's pool.
 
     Args:
-        file: a descriptor of it, which this object closes.
-        size: bytes that it is said to have.
-        nonce: what it is said to begin with.
+        path, size, nonce: as the one that offers it says.
         buys: as for `LentMap`.
 
     Raises:
-        OSError: it cannot be mapped.
-        ValueError: it is other memory.
+        OSError: there is nothing at that path, or not for us; or it cannot be mapped.
+        ValueError: what is there is something else.
 
     Attributes:
         lent: places that something here refers to, or of whose end `take_freed` has yet to tell.
     """
 
-    def __init__(self, file: int, size: int, nonce: bytes, *, buys: bool = True) -> None:
-        self.file = file
-        weakref.finalize(self, os.close, file)
-        found = os.fstat(file)
+    def __init__(self, path: str, size: int, nonce: bytes, *, buys: bool = True) -> None:
+        self.size = size
+        self.nonce = nonce
+        self.file = opened(path)
+        weakref.finalize(self, os.close, self.file)
+        found = os.fstat(self.file)
         if not stat.S_ISREG(found.st_mode) or found.st_size != size or size < HEAD:
             raise ValueError(f"shared memory of {size} bytes was offered, and there are {found.st_size}")
-        self._size = size
         if bytes(self._map(HEAD)[:NONCE_BYTES]) != nonce:
             raise ValueError("the memory is another than was offered")
         self.lent = 0
@@ -55,21 +51,21 @@ class View:
     def _map(self, nbytes: int) -> Bytes:
         return np.frombuffer(mmap.mmap(self.file, nbytes, prot=mmap.PROT_READ), np.uint8)
 
-    def frames(self, address: int, lengths: Sequence[int]) -> list[memoryview]:
-        """Return the frames that lie at one place, which is free again when nothing refers to any of them.
+    @property
+    def path(self) -> str:
+        """Where others find it as long as this process lives, whatever becomes of the one that fills it."""
+        return path_of(self.file)
 
-        Args:
-            address: where the first begins.
-            lengths: bytes of each; each begins at the next multiple of 64.
+    def frame(self, address: int, nbytes: int) -> memoryview:
+        """Return the frame that lies at a place, which is free again when nothing refers to it any more.
 
         Raises:
             OSError: after a fork, it cannot be mapped anew.
-            ValueError: they reach beyond the memory, or are empty.
+            ValueError: it reaches beyond the memory, or is empty.
         """
-        total = sum(map(aligned, lengths))
-        if not total or address % GRAIN or address < HEAD or address + total > self._size:
-            raise ValueError(f"a block of {total} bytes at {address} in shared memory of {self._size}")
-        found = self._lent.lend(address, self._size, lengths)
+        if not nbytes or address % GRAIN or address < HEAD or address + aligned(nbytes) > self.size:
+            raise ValueError(f"a frame of {nbytes} bytes at {address} in shared memory of {self.size}")
+        (found,) = self._lent.lend(address, self.size, [nbytes])
         self.lent += 1
         return found
 
