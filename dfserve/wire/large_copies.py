@@ -68,13 +68,17 @@ def copy_large(target: Array, source: Array) -> None:
     to, what = target.reshape(-1), np.asarray(source).reshape(-1)
     step = max(1, CHUNK // source.itemsize)
     chunks = deque(slice(start, start + step) for start in range(0, len(what), step))
-    helped = _helper.copying(to, what, chunks)
-    with suppress(IndexError):
-        while True:
-            chunk = chunks.popleft()
-            to[chunk] = what[chunk]
-    if helped is not None and not helped.cancel():
-        _await(helped)
+    helped = None
+    try:
+        helped = _helper.copying(to, what, chunks)
+        with suppress(IndexError):
+            while True:
+                chunk = chunks.popleft()
+                to[chunk] = what[chunk]
+    finally:  # also where a signal's handler raises: nobody may write to what the caller then gives up
+        chunks.clear()
+        if helped is not None and not helped.cancel():
+            _await(helped)
 
 
 def _await(helped: Future[None]) -> None:

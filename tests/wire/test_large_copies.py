@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,27 @@ def test_a_forked_child_copies_with_a_thread_of_its_own() -> None:
 
 def _copy_or_fail() -> None:
     assert is_copied(numbers(TEN_MIB))
+
+
+class Stopped(np.ndarray[Any, Any]):
+    """Raises in the thread that asked for the copy at its third chunk; the other thread is slow."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.02)
+        elif key.start >= 2 * CHUNK:
+            raise KeyboardInterrupt
+        super().__setitem__(key, value)
+
+
+def test_after_ctrl_c_nobody_writes_any_more() -> None:
+    target = np.zeros(TEN_MIB, np.uint8)
+    with pytest.raises(KeyboardInterrupt):
+        copy_large(target.view(Stopped), np.ones_like(target))
+    as_it_was_left = target.copy()
+    assert 0 < as_it_was_left.sum() < TEN_MIB
+    time.sleep(0.2)
+    assert np.array_equal(target, as_it_was_left)
 
 
 def test_without_another_thread_the_copy_is_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
