@@ -33,6 +33,7 @@ from dfserve.producer.bell import Bell
 from dfserve.producer.send import introduce, send_dataflow_zmq
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Line, Turns
+from dfserve.producer.uplink import Uplink
 
 TIMEOUT = 30.0  # seconds: a test that waits longer for a datapoint hangs
 
@@ -92,7 +93,7 @@ class LocalBroker:
         """
         bell = Bell()
         identity = replace(introduce(f"thread-{next(_numbers)}", pipeline, None), eager=False)
-        with Sender(self.address, identity, hwm=50, bell=bell, shared_memory=shared_memory) as sender:
+        with Sender(Uplink(self.address, shared_memory=shared_memory), identity, bell) as sender:
             line = Line(lambda: as_source(df), sender, None, bell)
             worker = threading.Thread(target=Turns([line], bell, grace=TIMEOUT).run, name="dfserve-worker", daemon=True)
             worker.start()

@@ -18,6 +18,7 @@ from dfserve.keys import read_client_keys
 from dfserve.producer.bell import Bell
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Line, Turns
+from dfserve.producer.uplink import Uplink
 from dfserve.wire.codecs import codec_of
 from dfserve.wire.messages import SESSION_BYTES, ProducerHello
 
@@ -93,8 +94,8 @@ def send_dataflow_zmq(
         own = None if keys is None or bind else read_client_keys(Path(keys))
         bell = Bell()
         identity = introduce(str(os.getpid()), pipeline, passes)
-        sender = Sender(addr, identity, hwm, bell, own, compression, shared_memory=shared_memory)
-        stack.enter_context(sender)
+        uplink = Uplink(addr, hwm, own, compression, shared_memory)
+        sender = stack.enter_context(Sender(uplink, identity, bell))
         line = Line(lambda: flow, sender, passes, bell)
         Turns([line], bell, grace=0.0).run()
         sender.drain(consumed=bind)

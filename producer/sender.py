@@ -14,11 +14,11 @@ import zmq
 
 from dfserve.client import Connection
 from dfserve.errors import BrokerLost, ConfigError, DfserveError, WireError
-from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
 from dfserve.producer.block_memory import BlockMemory
 from dfserve.producer.lessee import Answer, Job, Lessee
 from dfserve.producer.outbox import Outbox
+from dfserve.producer.uplink import Uplink
 from dfserve.window import WORKER_FLOOR_BYTES, Window
 from dfserve.wire.arrays import Supply
 from dfserve.wire.blocks import BlockBuilder
@@ -57,14 +57,10 @@ class Sender:
     It is used by one thread; a second one, its own, holds the socket.
 
     Args:
-        address: the broker's address.
+        uplink: the way to the broker. What is compressed is compressed by this object's own thread, while the pipeline
+            goes on.
         identity: who this worker is.
-        hwm: datapoints that may be in flight, see `Window`.
         bell: is rung for what the broker wants; those that are used by the same thread share one.
-        keys: what it presents over tcp.
-        compression: the name of a codec (`dfserve.wire.codecs`) for blocks on their way to the broker; None: none.
-            It takes this object's own thread, which compresses while the pipeline goes on.
-        shared_memory: build blocks in memory that a broker on this machine reads.
 
     Raises:
         ConfigError: the codec's package is missing.
@@ -75,21 +71,11 @@ class Sender:
         stream_wanted: the broker wants the pipeline's stream; not known before it has answered.
     """
 
-    def __init__(
-        self,
-        address: str,
-        identity: ProducerHello,
-        hwm: int,
-        bell: Bell | None = None,
-        keys: ClientKeys | None = None,
-        compression: str | None = None,
-        *,
-        shared_memory: bool = True,
-    ) -> None:
-        self.address = address
-        self._memory = BlockMemory(shared_memory)
-        self._codec = None if compression is None else codec_of(compression)
-        self._keys = keys
+    def __init__(self, uplink: Uplink, identity: ProducerHello, bell: Bell | None = None) -> None:
+        self.address = uplink.address
+        self._memory = BlockMemory(uplink.shared_memory)
+        self._codec = None if uplink.compression is None else codec_of(uplink.compression)
+        self._keys = uplink.keys
         self.patient = True
         self.takes_turns = False
         self.stream_wanted = False
@@ -97,7 +83,7 @@ class Sender:
         self._lessee = Lessee()
         self._say: list[Message] = []  # of leases
         self._complain_at = time.monotonic() + PATIENCE
-        self._outbox = Outbox(identity, Window(hwm, WORKER_FLOOR_BYTES))
+        self._outbox = Outbox(identity, Window(uplink.hwm, WORKER_FLOOR_BYTES))
         self._builder = BlockBuilder(BLOCK_BYTES, MOST_COUNT, supply=self._memory.take)
         self._opened = 0.0  # when the block that is being built got its first datapoint
         self._closed = 0.0  # when the last one was closed

@@ -20,10 +20,10 @@ from types import FrameType
 
 from dfserve.client import Connection
 from dfserve.dataflow.base import DataFlow
-from dfserve.keys import ClientKeys
 from dfserve.producer.board import Board
 from dfserve.producer.send import host_name, introduce
 from dfserve.producer.turns import Build
+from dfserve.producer.uplink import Uplink
 from dfserve.producer.worker import DONE, KILLED, RAISED, Task, work
 from dfserve.wire.messages import Obituary, ProducerHello
 
@@ -46,24 +46,18 @@ class Plan:
     Attributes:
         df: the pipeline, built and not reset; each worker runs its own copy. Or several by name, each as what
             builds it, in every worker that it is first wanted of; called again, it returns the same.
+        uplink: each worker's way to the broker.
         pipeline: the name of a single one.
         passes: passes of each worker; None repeats for ever, and restarts workers that die.
         grace: seconds for workers to hand over what they hold when told to stop.
-        keys: what workers present to the broker.
-        compression: the codec for blocks on their way there; None: none.
-        shared_memory: build them where a broker on this machine reads them.
     """
 
     df: DataFlow | Mapping[str, Build]
-    address: str
+    uplink: Uplink
     workers: int = 1
     passes: int | None = None
     pipeline: str = "default"
-    hwm: int = 50
     grace: float = 10.0
-    keys: ClientKeys | None = None
-    compression: str | None = None
-    shared_memory: bool = True
 
     @property
     def pipelines(self) -> dict[str, Build]:
@@ -135,17 +129,7 @@ class Supervisor:
         slot.started, slot.restart_at = time.monotonic(), None
         self.board.note(slot.number, 0, 0)
         pipelines = list(zip(slot.identities, builds.values(), strict=True))
-        task = Task(
-            pipelines,
-            plan.address,
-            slot.number,
-            plan.passes,
-            plan.hwm,
-            plan.grace,
-            plan.keys,
-            plan.compression,
-            plan.shared_memory,
-        )
+        task = Task(pipelines, plan.uplink, slot.number, plan.passes, plan.grace)
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the worker listens: it must not be lost
@@ -209,7 +193,7 @@ class Supervisor:
     def _announce(self, slot: Slot, reason: str) -> None:
         """Tell the broker of a death that we saw, so that it need not wait for silence to tell."""
         place = self.board.place(slot.number)
-        with Connection(self.plan.address, keys=self.plan.keys) as connection:
+        with Connection(self.plan.uplink.address, keys=self.plan.uplink.keys) as connection:
             if not connection.socket.poll(OBITUARY_MS):  # its question who we are: the connection is there
                 return
             for number, identity in enumerate(slot.identities):

@@ -18,11 +18,11 @@ from dfserve.dataflow.afresh import start_afresh
 from dfserve.dataflow.rng import Place, seed_of_run
 from dfserve.deathbed import die_with
 from dfserve.errors import ConfigError, DfserveError
-from dfserve.keys import ClientKeys
 from dfserve.producer.bell import Bell
 from dfserve.producer.board import Board, Counters
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Build, Line, Turns
+from dfserve.producer.uplink import Uplink
 from dfserve.wire.messages import ProducerHello
 
 log = logging.getLogger("dfserve.producer")
@@ -39,22 +39,16 @@ class Task:
 
     Attributes:
         pipelines: each as who serves it, with a session of its own, and what builds it.
+        uplink: its way to the broker.
         slot: its number among the workers of this daemon.
         grace: seconds to hand over what it holds once it was told to stop.
-        keys: what it presents to the broker.
-        compression: the codec for blocks on their way there; None: none.
-        shared_memory: build them where a broker on this machine reads them.
     """
 
     pipelines: Sequence[tuple[ProducerHello, Build]]
-    address: str
+    uplink: Uplink
     slot: int
     passes: int | None
-    hwm: int
     grace: float
-    keys: ClientKeys | None = None
-    compression: str | None = None
-    shared_memory: bool = True
 
     @property
     def name(self) -> str:
@@ -73,10 +67,8 @@ def work(task: Task, board: Board, parent: int) -> int:
         lines = []
         for identity, build in task.pipelines:
             own = replace(identity, pid=os.getpid())
-            sender = Sender(
-                task.address, own, task.hwm, bell, task.keys, task.compression, shared_memory=task.shared_memory
-            )
-            lines.append(Line(build, stack.enter_context(sender), task.passes, bell))
+            sender = stack.enter_context(Sender(task.uplink, own, bell))
+            lines.append(Line(build, sender, task.passes, bell))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)
         watch.start()

@@ -20,6 +20,7 @@ from dfserve.producer.board import Board
 from dfserve.producer.foreign import to_arrays
 from dfserve.producer.reports import traceback_of
 from dfserve.producer.supervisor import Plan, Supervisor
+from dfserve.producer.uplink import Uplink
 from dfserve.wire.blocks import encode_block
 
 TURN = 0.1  # seconds between looks at the processes
@@ -282,4 +283,4 @@ def _consume(tallies: Tallies, queue: int, timeout: float, report: Report) -> No
 def _supervise(flow: DataFlow, address: str, workers: int, _report: Report) -> None:
     """Be `dfserve produce`; what it has to say, but for errors, is no news here."""
     logging.getLogger("dfserve").setLevel(logging.ERROR)
-    Supervisor(Plan(flow, address, workers), Board(workers)).run()
+    Supervisor(Plan(flow, Uplink(address), workers), Board(workers)).run()

@@ -139,6 +139,7 @@ def produce(
     from dfserve.producer.factory import load_factory, parse_args_of, parse_pipelines
     from dfserve.producer.metrics import serve_producer_metrics
     from dfserve.producer.supervisor import Plan, Supervisor
+    from dfserve.producer.uplink import Uplink
     from dfserve.wire.codecs import codec_of
 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is held yet; as pid 1 it would be ignored
@@ -152,18 +153,8 @@ def produce(
     if len(builds) == 1:
         (build_only,) = builds.values()
         build_only()  # before the workers are forked, who share it
-    plan = Plan(
-        builds,
-        address,
-        workers,
-        passes,
-        hwm=hwm,
-        grace=grace,
-        keys=own,
-        compression=compression,
-        shared_memory=shared_memory,
-    )
-    supervisor = Supervisor(plan, Board(workers))
+    uplink = Uplink(address, hwm, own, compression, shared_memory)
+    supervisor = Supervisor(Plan(builds, uplink, workers, passes, grace=grace), Board(workers))
     if metrics_port is None:
         sys.exit(supervisor.run())
     with serve_producer_metrics(supervisor, metrics_port) as server:

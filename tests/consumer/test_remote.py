@@ -33,6 +33,7 @@ from dfserve.dataflow import BatchData, DataFlow, DataFromList, SkipErrors
 from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender
+from dfserve.producer.uplink import Uplink
 from dfserve.testing import LocalBroker
 from dfserve.wire.blocks import Rows
 
@@ -47,7 +48,7 @@ def broker() -> Iterator[LocalBroker]:
 
 @contextmanager
 def producer(broker: LocalBroker, passes: int | None = 1) -> Iterator[Sender]:
-    with Sender(broker.address, introduce("0", "default", passes), 50) as sender:
+    with Sender(Uplink(broker.address), introduce("0", "default", passes)) as sender:
         yield sender
 
 

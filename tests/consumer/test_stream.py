@@ -16,6 +16,7 @@ from dfserve.consumer import stream as stream_module
 from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender
+from dfserve.producer.uplink import Uplink
 from dfserve.testing import LocalBroker
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
@@ -185,7 +186,7 @@ def test_min_producers_counts_at_each_broker(brokers: list[LocalBroker]) -> None
 
 
 def fail_in_the_middle(broker: LocalBroker) -> None:
-    with Sender(broker.address, introduce("0", "default", 1), 50) as sender:
+    with Sender(Uplink(broker.address), introduce("0", "default", 1)) as sender:
         sender.send([1])
         sender.fail(fail_message(ValueError("bad jpeg"), "a.jpg", "Traceback ...", fatal=True))
         assert sender.drain()

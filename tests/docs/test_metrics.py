@@ -14,6 +14,7 @@ from dfserve.dataflow import DataFromList
 from dfserve.producer import metrics as producer_metrics
 from dfserve.producer.board import Board
 from dfserve.producer.supervisor import Plan, Supervisor
+from dfserve.producer.uplink import Uplink
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "metrics.md").read_text()
@@ -44,7 +45,7 @@ def test_no_page_names_a_metric_that_does_not_exist() -> None:
 
 
 def test_the_producers_page_serves_exactly_what_is_documented_for_it() -> None:
-    supervisor = Supervisor(Plan(DataFromList([[1]]), "ipc://@nobody"), Board(1))
+    supervisor = Supervisor(Plan(DataFromList([[1]]), Uplink("ipc://@nobody")), Board(1))
     with producer_metrics.serve_producer_metrics(supervisor, 0, "127.0.0.1") as server:
         answering = threading.Thread(target=server.handle_request)
         answering.start()

@@ -17,6 +17,7 @@ from dfserve.producer.passes import PassCounter, send_passes
 from dfserve.producer.reports import fail_message
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender
+from dfserve.producer.uplink import Uplink
 from dfserve.testing import LocalBroker
 from dfserve.wire.messages import decode, encode
 
@@ -35,7 +36,7 @@ def consumer(broker: LocalBroker) -> Iterator[RemoteDataZMQ]:
 
 
 def sender_to(broker: LocalBroker, passes: int | None) -> Sender:
-    return Sender(broker.address, introduce("0", "default", passes), 50)
+    return Sender(Uplink(broker.address), introduce("0", "default", passes))
 
 
 def run(broker: LocalBroker, pipeline: Any, passes: int | None) -> PassCounter:

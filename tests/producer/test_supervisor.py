@@ -24,12 +24,13 @@ from dfserve.dataflow.adapt import as_dataflow
 from dfserve.logs import set_up_logging
 from dfserve.producer import supervisor
 from dfserve.producer.board import Board
+from dfserve.producer.uplink import Uplink
 
 supervisor.BACKOFF, supervisor.BACKOFF_MAX, supervisor.GIVE_UP = 0.05, 0.2, {give_up}
 set_up_logging("info")
 {pipeline}
 pipeline = pipeline if isinstance(pipeline, dict) else as_dataflow(pipeline)
-plan = supervisor.Plan(pipeline, {address!r}, workers={workers}, passes={passes}, grace={grace})
+plan = supervisor.Plan(pipeline, Uplink({address!r}), workers={workers}, passes={passes}, grace={grace})
 sys.exit(supervisor.Supervisor(plan, Board({workers})).run())
 """
 NUMBERS = "pipeline = [[number] for number in range(10)]"

@@ -18,6 +18,7 @@ from dfserve.producer.bell import Bell
 from dfserve.producer.send import introduce
 from dfserve.producer.sender import Sender
 from dfserve.producer.turns import Line, Turns
+from dfserve.producer.uplink import Uplink
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 
@@ -54,7 +55,7 @@ class Worker:
         self.lines = []
         for name, pipeline in pipelines.items():
             identity = introduce("0", name, passes, eager=len(pipelines) == 1)
-            sender = stack.enter_context(Sender(broker.address, identity, 50, self.bell))
+            sender = stack.enter_context(Sender(Uplink(broker.address), identity, self.bell))
             self.lines.append(Line(self._builder(name, pipeline), sender, passes, self.bell))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

@@ -16,6 +16,7 @@ from dfserve.dataflow import DataFlow, DataFromList
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.producer.board import Board
 from dfserve.producer.send import introduce
+from dfserve.producer.uplink import Uplink
 from dfserve.producer.worker import DONE, NOT_DRAINED, RAISED, Task, work
 from dfserve.testing import LocalBroker
 from dfserve.wire import epoch_messages as e
@@ -37,7 +38,7 @@ def start(address: str, pipeline: Any, passes: int | None = 1, grace: float = 30
     """Fork a worker as the supervisor does; returns its pid and the board it counts on."""
     board, parent = Board(1), os.getpid()
     df = as_dataflow(pipeline)
-    task = Task([(introduce("0", "default", passes), lambda: df)], address, 0, passes, 50, grace)
+    task = Task([(introduce("0", "default", passes), lambda: df)], Uplink(address), 0, passes, grace)
     pid = os.fork()
     if pid == 0:
         status = 99
