@@ -265,13 +265,15 @@ class StackColumn:
         if size < LARGE:
             self._rows[row] = value
         else:
-            copy_large(self._rows[row], value)
+            copy_large(self._rows[row, ...], value)
         return size
 
     def _typed(self, rows: int) -> Array:
         raw = self._buffer.raw
         rows = len(raw) // self._size if self._size else rows  # arrays without elements: as many as asked
-        typed: Array = np.ndarray((rows, *self._shape), self._dtype, buffer=raw.data)
+        # frombuffer() refers to the memoryview, which holds the lease: a thread that copies may outlive this column.
+        memory = np.frombuffer(raw.data, np.uint8) if len(raw) else raw
+        typed: Array = np.ndarray((rows, *self._shape), self._dtype, buffer=memory)
         return typed
 
     def _put_ragged(self, value: Array, row: int, room: int) -> int:

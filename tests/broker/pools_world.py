@@ -86,7 +86,9 @@ class Worker:
 
     @property
     def nonce(self) -> bytes:
-        return self.memory._pool.nonce
+        nonce = self.memory._pool.nonce
+        assert nonce, "no pool of it is used"
+        return nonce
 
 
 class Consumer:
