@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from dfserve.broker.arrival import arrived
@@ -38,6 +38,7 @@ BEAT = 1.0  # seconds between heartbeats to each client
 MAX_STEP = 1.0  # seconds that the broker's clock advances at most between two ticks: a suspended broker expires nobody
 FORGET = 300.0  # seconds after which the labels of what is gone disappear
 MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its hello once a beat
+OTHERS_NAMED = 8  # pipelines named to a consumer whose own has no worker
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
 
 Outgoing = tuple[bytes, m.Message, Sequence[Any]]
@@ -199,8 +200,16 @@ class Core:
 
     def _beat(self, peer: Peer) -> m.Message:
         if peer.epochs is not None and peer.seat is not None:
-            return peer.epochs.beat(peer.seat)
-        return peer.job.beat(peer.group, peer.consumer) if peer.consumer and peer.group else m.Beat()
+            beat = peer.epochs.beat(peer.seat)
+        elif peer.consumer and peer.group:
+            beat = peer.job.beat(peer.group, peer.consumer)
+        else:
+            return m.Beat()
+        return beat if beat.producers else replace(beat, others=self._served()[:OTHERS_NAMED])
+
+    def _served(self) -> list[str]:
+        """Return the pipelines that have a worker: somebody who waits for one may have its name wrong."""
+        return [name for name, job in self.jobs.items() if any(job.intake.live())]
 
     def stop_accepting(self) -> None:
         """Grant nothing more; what is queued still goes out."""

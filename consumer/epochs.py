@@ -20,7 +20,7 @@ from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
 from dfserve.consumer.session import Session
-from dfserve.consumer.waiting import WaitMeter, metered, missing
+from dfserve.consumer.waiting import WaitMeter, metered, missing, served
 from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
@@ -422,7 +422,7 @@ class Epochs:
     def _missing(self, waited: float) -> str:
         where = " and ".join(self._addresses)
         if self._inbox.opened is None and self._inbox.waiting_for:
-            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}"
+            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{served(self._beat)}"
         return missing(self._beat, where, waited, 1)
 
     def _receive(self) -> None:
@@ -439,6 +439,9 @@ class Epochs:
             self._beat = message
         if isinstance(message, m.Refused):
             self._refused(message)
+        if isinstance(message, e.Opened) and not message.items:
+            name = self._inbox.identity.pipeline
+            log.warning("pipeline %r has 0 items, so each epoch ends at once: is its folder the right one?", name)
         for answer in self._inbox.receive(message, frames):
             session.connection.send(answer)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dfserve import endpoints
-from dfserve.consumer.session import Session, close_sessions, open_sessions
+from dfserve.consumer.session import Session, check_process, close_sessions, open_sessions
 from dfserve.consumer.stream import Stream, identity
 from dfserve.consumer.waiting import WaitMeter
 from dfserve.dataflow.base import DataFlow
@@ -198,20 +198,13 @@ class RemoteDataZMQ(DataFlow):
             Starved: with ``bind=False``, no broker answered within ``timeout``. Of several, those that have not within
                 five seconds are named in the log, and joined when they do.
         """
-        self._check_process()
+        check_process(self._sessions)
         if self._format is not None:
             self._plain = self._plain or self._open_plain()
         elif self._epochs is not None:
             self._epochs.reset_state()
         else:
             self._stream.reset_state()
-
-    def _check_process(self) -> None:
-        if self._sessions and self._sessions[0].pid != os.getpid():
-            raise ConfigError(
-                f"this RemoteDataZMQ was connected in process {self._sessions[0].pid} and is used in {os.getpid()}; "
-                "make one in each process (with bind=False), or call reset_state only in the process that iterates"
-            )
 
     def _connected(self) -> list[Session]:
         self._sessions = open_sessions(
@@ -318,7 +311,7 @@ class RemoteDataZMQ(DataFlow):
         """Return the next datapoint; StopIteration at the end of a finite stream, or epoch. (Then, of the next one.)"""
         if self._epochs is not None:
             return self._next_of_epoch(self._epochs)
-        if not self._sessions and self._plain is None:
+        if self._plain is None:
             self.reset_state()
         return next(self._stream) if self._plain is None else self._plain.receive()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dfserve import endpoints
 from dfserve.embedded import EmbeddedBroker
-from dfserve.errors import Starved, WireError
+from dfserve.errors import ConfigError, Starved, WireError
 from dfserve.wire import messages as m
 
 if TYPE_CHECKING:
@@ -27,6 +27,19 @@ TICK = 1.0  # seconds between heartbeats, and between looks at the embedded brok
 # to start, so that they are loaded meanwhile.
 NEEDED = ("dfserve.client", "dfserve.consumer.blocks")
 PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
+
+
+def check_process(sessions: Sequence[Session]) -> None:
+    """See that sessions are used where they were made: a forked child would take what its parent is sent.
+
+    Raises:
+        ConfigError: they are another process's.
+    """
+    if sessions and sessions[0].pid != os.getpid():
+        raise ConfigError(
+            f"this RemoteDataZMQ was connected in process {sessions[0].pid} and is used in {os.getpid()}; "
+            "make one in each process (with bind=False), or call reset_state only in the process that iterates"
+        )
 
 
 class Session:

@@ -18,7 +18,7 @@ from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.feed import Feed
 from dfserve.consumer.inbox import Arrival
 from dfserve.consumer.rota import Rota
-from dfserve.consumer.session import TICK, Session, listen, wait
+from dfserve.consumer.session import TICK, Session, check_process, listen, wait
 from dfserve.consumer.waiting import WaitMeter, combined, metered
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.errors import ConfigError, DfserveError, PipelineError, WireError, WorkerLost
@@ -94,6 +94,7 @@ class Stream:
     def reset_state(self) -> None:
         """Connect, and join the group at each broker; one that does not answer is waited for only if none does."""
         if self._sessions:
+            check_process(self._sessions)
             return
         self._sessions = self._connect()
         from dfserve.consumer.blocks import Opener

@@ -75,6 +75,7 @@ def combined(said: Sequence[ConsumerBeat | None]) -> ConsumerBeat | None:
         producers=sum(beat.producers for beat in heard),
         finished=sum(beat.finished for beat in heard),
         lost=[name for beat in heard for name in beat.lost],
+        others=list(dict.fromkeys(name for beat in heard for name in beat.others)),
         queued=sum(beat.queued for beat in heard),
         occupancy=max(beat.occupancy for beat in heard),
     )
@@ -84,11 +85,17 @@ def _diagnosis(beat: ConsumerBeat | None) -> str:
     if beat is None:
         return "the broker has said nothing; is it running, and is its address right?"
     if beat.producers == 0:
-        return f"no producer is connected ({_ended(beat)}); start `dfserve produce` on the data machines"
+        return f"{_nobody(beat)} is connected ({_ended(beat)})" + (
+            served(beat) or "; start `dfserve produce` on the data machines"
+        )
     state = f"{beat.producers} producing, queue {beat.occupancy:.0%} full"
     if beat.occupancy > FULL:
         return f"the queue holds data but they reach the trainer too slowly ({state}); raise hwm, or use a faster link"
     return f"the pipelines are slower than the trainer ({state}); add --workers or data machines"
+
+
+def _nobody(beat: ConsumerBeat) -> str:
+    return "no producer of this pipeline" if beat.others else "no producer"
 
 
 def _ended(beat: ConsumerBeat) -> str:
@@ -104,11 +111,21 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
         return f"nothing was heard from a broker at {address} for {waited:.0f} s; start it, or check the address"
     if beat.producers == 0:
         wanted = f", {min_producers} clean ends are needed for the end of the stream" if beat.finished else ""
-        return (
-            f"no datapoint arrived for {waited:.0f} s: no producer is connected to {address} ({_ended(beat)}{wanted}); "
-            f"start one with `dfserve produce MODULE:FACTORY --to {address}`"
+        who = f"{_nobody(beat)} is connected to {address} ({_ended(beat)}{wanted})"
+        return f"no datapoint arrived for {waited:.0f} s: {who}" + (
+            served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {address}`"
         )
     return (
         f"no datapoint arrived for {waited:.0f} s although {beat.producers} producers are connected to {address}: "
         f"their pipelines have sent nothing ({beat.queued} datapoints queued). Look at their logs, or raise timeout="
+    )
+
+
+def served(beat: ConsumerBeat | None) -> str:
+    """Say which pipelines have producers, where the one that is waited for has none; empty if none has."""
+    if beat is None or not beat.others:
+        return ""
+    return (
+        f"; the producers that are here serve {' and '.join(map(repr, beat.others))}: ask for that with pipeline=, or"
+        " start `dfserve produce NAME=MODULE:FACTORY` with the NAME that is asked for"
     )

@@ -428,6 +428,8 @@ class Sender:
             try:
                 if isinstance(message, Refused):
                     raise _refusal(message, self.address)
+                if isinstance(message, ProducerWelcome):
+                    log.info("connected to the broker at %s", self.address)
                 self._check_codec(message)
                 answers = [*self._outbox.receive(message), *self._take_in(message), *self._memory.receive(message)]
             except DfserveError as error:

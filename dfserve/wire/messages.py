@@ -273,6 +273,7 @@ class ConsumerBeat(Message):
     lost: list[str]  # the last few that were lost, with the reason
     queued: int  # datapoints waiting at the broker for this group
     occupancy: float  # queued bytes / budget
+    others: list[str] = field(default_factory=list)  # pipelines that have producers, where this one has none
 
 
 @dataclass(eq=False, repr=False)

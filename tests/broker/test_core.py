@@ -287,6 +287,19 @@ def test_everybody_hears_a_beat(clients: Clients) -> None:
     assert any(isinstance(message, m.ConsumerBeat) for message in told[b"c"])
 
 
+def test_a_consumer_whose_pipeline_has_no_worker_hears_which_ones_have_while_it_has_none(clients: Clients) -> None:
+    clients.say(b"w", produces(pipeline="train"))
+    clients.say(b"c", consumes())
+
+    def others() -> list[str]:
+        *_, beat = [each for each in clients.wait(1.5 * BEAT)[b"c"] if isinstance(each, m.ConsumerBeat)]
+        return beat.others
+
+    assert others() == ["train"]
+    clients.say(b"x", produces())
+    assert others() == []
+
+
 def test_a_broker_that_was_suspended_for_an_hour_expires_nobody(clients: Clients) -> None:
     hello = produces()
     clients.say(b"w", hello)

@@ -288,19 +288,24 @@ def test_a_forked_child_may_not_use_it_and_does_not_disturb_its_parent(broker: L
     broker.send(numbers(10))
     with broker.consumer() as remote:
         assert next(remote) == [0]
+        going_on = iter(remote)
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            uses = (remote.reset_state, lambda: iter(remote), remote.close)
+            for _ in going_on:  # what it inherited is its parent's, too
+                break
+            uses = (
+                remote.reset_state, lambda: iter(remote), lambda: next(remote), lambda: list(going_on), remote.close
+            )  # fmt: skip
             os.write(write, "\n".join(map(outcome, uses)).encode())
             os.kill(os.getpid(), signal.SIGKILL)
         os.close(write)
         os.waitpid(pid, 0)
         with os.fdopen(read) as answers:
-            first, second, third = answers.read().splitlines()
+            first, *others, last = answers.read().splitlines()
         assert f"connected in process {os.getpid()} and is used in {pid}" in first
-        assert second == first
-        assert third == "fine"
+        assert others == [first] * 3
+        assert last == "fine"
         assert list(remote) == numbers(10)[1:]
 
 

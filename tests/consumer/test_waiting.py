@@ -9,9 +9,15 @@ from dfserve.wire.messages import ConsumerBeat
 
 
 def beat(
-    *, producers: int = 2, finished: int = 0, lost: tuple[str, ...] = (), queued: int = 0, occupancy: float = 0.0
+    *,
+    producers: int = 2,
+    finished: int = 0,
+    lost: tuple[str, ...] = (),
+    queued: int = 0,
+    occupancy: float = 0.0,
+    others: tuple[str, ...] = (),
 ) -> ConsumerBeat:
-    return ConsumerBeat(7, producers, finished, list(lost), queued, occupancy)
+    return ConsumerBeat(7, producers, finished, list(lost), queued, occupancy, list(others))
 
 
 def advice(waited: float, last: ConsumerBeat | None, minutes: float = 1.0) -> str | None:
@@ -62,6 +68,11 @@ def test_the_total_goes_on_over_the_minutes() -> None:
         (beat(producers=0), "no producer is connected (none has come yet)", "start `dfserve produce`"),
         (beat(producers=0, finished=3), "no producer is connected (3 ended)", "start `dfserve produce`"),
         (beat(producers=0, lost=("a/0 (killed)",)), "(lost: a/0 (killed))", "start `dfserve produce`"),
+        (
+            beat(producers=0, others=("train", "val")),
+            "no producer of this pipeline is connected (none has come yet); the producers that are here serve 'train'",
+            "ask for that with pipeline=, or start `dfserve produce NAME=",
+        ),
         (beat(occupancy=0.02), "the pipelines are slower than the trainer (2 producing, queue 2% full)", "--workers"),
         (beat(occupancy=0.97), "they reach the trainer too slowly (2 producing, queue 97% full)", "raise hwm"),
     ],
@@ -80,6 +91,11 @@ def test_it_says_which_side_is_slow_and_what_to_do_next(last: ConsumerBeat | Non
             beat(producers=0),
             "no producer is connected to tcp://t:1 (none has come yet); start one with `dfserve produce",
         ),
+        (
+            beat(producers=0, others=("train",)),
+            "no producer of this pipeline is connected to tcp://t:1 (none has come yet); the producers that are here"
+            " serve 'train': ask",
+        ),
         (beat(producers=0, finished=1), "(1 ended, 2 clean ends are needed for the end of the stream)"),
         (beat(producers=0, lost=("a/0 (killed by SIGKILL)",)), "(lost: a/0 (killed by SIGKILL))"),
         (
@@ -95,12 +111,12 @@ def test_the_error_after_a_timeout_says_who_is_missing_and_since_when(last: Cons
 
 
 def test_what_several_brokers_say_is_one_word_for_the_advice() -> None:
-    first = beat(producers=2, finished=1, lost=("a/0",), queued=5, occupancy=0.25)
-    second = beat(producers=3, finished=0, lost=("b/0", "b/1"), queued=7, occupancy=0.75)
+    first = beat(producers=2, finished=1, lost=("a/0",), queued=5, occupancy=0.25, others=("x", "y"))
+    second = beat(producers=3, finished=0, lost=("b/0", "b/1"), queued=7, occupancy=0.75, others=("y",))
     whole = combined([first, None, second])
     assert whole is not None
     assert (whole.producers, whole.finished, whole.queued) == (5, 1, 12)
-    assert whole.lost == ["a/0", "b/0", "b/1"]
+    assert (whole.lost, whole.others) == (["a/0", "b/0", "b/1"], ["x", "y"])
     assert whole.occupancy == 0.75, "data that are there and do not get here are what is waited for"
 
 

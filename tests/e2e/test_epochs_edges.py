@@ -16,13 +16,16 @@ def test_there_are_fewer_splits_than_workers(rig: Any) -> None:
 
 
 @pytest.mark.parametrize("order", ["arrival", "strict"])
-def test_an_empty_source_gives_empty_epochs(rig: Any, order: str) -> None:
+def test_an_empty_source_gives_empty_epochs_and_a_warning(
+    rig: Any, order: str, caplog: pytest.LogCaptureFixture
+) -> None:
     source, address = rig.hosting(order=order)
     rig.produce(address, n=0)
     for epoch in range(3):
         assert rig.read(source) == []
         assert rig.report_of(source, epoch)["items"] == 0
     assert len(source) == source.source_len == 0
+    assert "has 0 items, so each epoch ends at once: is its folder the right one?" in caplog.text
 
 
 @pytest.mark.parametrize("order", ["arrival", "strict"])
