@@ -17,6 +17,7 @@ from dfserve.broker.front import LINGER, Front
 from dfserve.broker.memory import Memory
 from dfserve.errors import WireError
 from dfserve.frames import receive_frames, send_singly
+from dfserve.memory import Heap
 from dfserve.wire import messages as m
 from dfserve.wire.codecs import installed
 from dfserve.wire.envelope import seal
@@ -69,6 +70,7 @@ class Broker:
         self._committer: Committer | None = None
         self._front = binds if isinstance(binds, Front) else None
         self._memory = Memory(self.config.queue_bytes + BESIDE)
+        self._heap = Heap()
         self._next_shrink = 0.0
         store = None if ledger is None else self._store
         self.core = Core(self.config, time.time, store, self._memory, installed())
@@ -140,6 +142,7 @@ class Broker:
         if self.last_turn >= self._next_shrink:
             self._next_shrink = self.last_turn + SHRINK
             self._memory.shrink()
+            self._heap.shrink()
         self._send_all()
 
     def _look_elsewhere(self, ready: Sequence[Any]) -> None:

@@ -45,7 +45,7 @@ def test_a_rival_that_cannot_be_installed_is_skipped_with_pips_words_and_leaves_
     done = benchmarks("transport", "--side", "rival_ray", "--rivals", str(tmp_path), **offline)
     assert done.returncode == 2
     assert "skipped: rival_ray, because ray cannot be installed: " in done.stderr
-    assert "No matching distribution found for ray" in done.stderr
+    assert "No matching distribution found for " in done.stderr  # ray, or what is wanted beside it
     assert list(tmp_path.iterdir()) == []
 
 
