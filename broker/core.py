@@ -10,6 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
 from dfserve.broker.arrival import arrived
@@ -38,7 +39,7 @@ BEAT = 1.0  # seconds between heartbeats to each client
 MAX_STEP = 1.0  # seconds that the broker's clock advances at most between two ticks: a suspended broker expires nobody
 FORGET = 300.0  # seconds after which the labels of what is gone disappear
 MAX_HELLOS = 8  # of one connection between two beats; an honest one repeats its hello once a beat
-OTHERS_NAMED = 8  # pipelines named to a consumer whose own has no worker
+OTHERS_NAMED, NAME = 8, 80  # pipelines named to a consumer whose own has no worker, and characters of each
 MAX_STRANGERS = 10_000  # connections remembered for having been asked or refused
 
 Outgoing = tuple[bytes, m.Message, Sequence[Any]]
@@ -205,11 +206,12 @@ class Core:
             beat = peer.job.beat(peer.group, peer.consumer)
         else:
             return m.Beat()
-        return beat if beat.producers else replace(beat, others=self._served()[:OTHERS_NAMED])
+        return beat if beat.producers else replace(beat, others=self._served())
 
     def _served(self) -> list[str]:
-        """Return the pipelines that have a worker: somebody who waits for one may have its name wrong."""
-        return [name for name, job in self.jobs.items() if any(job.intake.live())]
+        """Return pipelines that have a worker: somebody who waits for one may have its name wrong."""
+        served = (name for name, job in self.jobs.items() if any(job.intake.live()))
+        return [name[:NAME] for name in islice(served, OTHERS_NAMED)]
 
     def stop_accepting(self) -> None:
         """Grant nothing more; what is queued still goes out."""

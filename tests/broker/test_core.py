@@ -296,6 +296,9 @@ def test_a_consumer_whose_pipeline_has_no_worker_hears_which_ones_have_while_it_
         return beat.others
 
     assert others() == ["train"]
+    for number in range(20):  # a name may have any length, and there may be many
+        clients.say(b"%d" % number, produces(pipeline=f"{number}" + 100 * "x"))
+    assert [len(name) for name in others()] == [5] + 7 * [80]
     clients.say(b"x", produces())
     assert others() == []
 
