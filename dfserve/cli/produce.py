@@ -68,7 +68,7 @@ WRAPPED = ("ds", "_ds", "df", "dataset", "source", "wrapped")
     default=50,
     show_default=True,
     envvar="DFSERVE_HWM",
-    help="Datapoints in flight from each worker, but at least 16 and at most 64 MiB. [env: DFSERVE_HWM]",
+    help="Datapoints in flight from each worker; between 32 MiB, which always may be, and 64 MiB. [env: DFSERVE_HWM]",
 )
 @click.option(
     "--metrics-port",
