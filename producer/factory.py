@@ -151,6 +151,16 @@ def build(factory: Callable[..., Any], kwargs: dict[str, Any]) -> DataFlow:
         raise FactoryError(f"the factory {_factory_name(factory)} returned no pipeline: {error}") from error
 
 
+def traceback_in_factory(error: BaseException) -> str:
+    """Return the traceback of what a factory raised in `build`, from the factory's own frame on."""
+    frames = inside = error.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_code.co_filename == __file__:
+            inside = frames.tb_next
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, inside)).rstrip()
+
+
 def _malformed(name: str, module_name: str, attribute: str) -> str:
     if module_name.endswith(".py") or "/" in module_name:
         module = module_name.removesuffix(".py").strip("./").replace("/", ".")

@@ -123,11 +123,13 @@ def bench(
     from dfserve.cli.bench_rounds import as_json as to_json
     from dfserve.cli.bench_stages import Settings
     from dfserve.cli.bench_view import Progress, text
-    from dfserve.cli.produce import warn_of_processes
+    from dfserve.cli.produce import calling, warn_of_processes
     from dfserve.producer.factory import build, load_factory, parse_args
 
     signal.signal(signal.SIGTERM, leave)
-    flow = build(load_factory(factory), parse_args(arguments))
+    make, given = load_factory(factory), parse_args(arguments)
+    with calling(factory):
+        flow = build(make, given)
     warn_of_processes(flow, workers)
     progress = Progress()
     try:

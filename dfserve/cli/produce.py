@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import click
 
 from dfserve import endpoints
 from dfserve.cli.types import DURATION, WORKERS
+from dfserve.errors import DfserveError
 
 if TYPE_CHECKING:
     from dfserve.dataflow.base import DataFlow
@@ -151,8 +153,9 @@ def produce(
     kwargs = parse_args_of(named, arguments)
     builds = {name: cache(partial(_build, load_factory(named[name]), kwargs[name], workers)) for name in named}
     if len(builds) == 1:
-        (build_only,) = builds.values()
-        build_only()  # before the workers are forked, who share it
+        ((name, build_only),) = builds.items()
+        with calling(named[name]):
+            build_only()  # before the workers are forked, who share it
     uplink = Uplink(address, hwm, own, compression, shared_memory)
     supervisor = Supervisor(Plan(builds, uplink, workers, passes, grace=grace), Board(workers))
     if metrics_port is None:
@@ -160,6 +163,25 @@ def produce(
     with serve_producer_metrics(supervisor, metrics_port) as server:
         log.info("metrics at port %d", server.server_port)
         sys.exit(supervisor.run(server))
+
+
+class FactoryRaised(click.ClickException):
+    """A factory raised something of its own."""
+
+    exit_code = 3  # as for a pipeline that raised
+
+
+@contextmanager
+def calling(factory: str) -> Iterator[None]:
+    """Show what a factory raises as the user's own error, without our frames; ``factory``: MODULE:FACTORY."""
+    from dfserve.producer.factory import traceback_in_factory
+
+    try:
+        yield
+    except DfserveError:
+        raise
+    except Exception as error:
+        raise FactoryRaised(f"the factory {factory} raised:\n{traceback_in_factory(error)}") from error
 
 
 def _build(factory: Callable[..., Any], kwargs: dict[str, Any], workers: int) -> DataFlow:

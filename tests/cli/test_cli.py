@@ -46,6 +46,9 @@ def broker() -> Iterator[LocalBroker]:
         yield broker
 
 
+IN_FOLDER = "import os, sys; os.chdir(os.environ['DFSERVE_TEST_FOLDER']); from dfserve.cli import main; main()"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with some modules; commands run with it on the path."""
@@ -59,8 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def produce(start: Start, folder: Path) -> Start:
     """Start ``dfserve produce ARGUMENTS`` in the user's folder."""
-    code = "import os, sys; os.chdir(os.environ['DFSERVE_TEST_FOLDER']); from dfserve.cli import main; main()"
-    return lambda *arguments, **environment: start("-c", code, "produce", *arguments, **environment)
+    return lambda *arguments, **environment: start("-c", IN_FOLDER, "produce", *arguments, **environment)
 
 
 def run(*arguments: str, **environment: str) -> Any:
@@ -285,11 +287,15 @@ def test_the_status_of_an_error(error: Any, status: int) -> None:
     assert status_of(error) == status
 
 
-def test_an_unexpected_error_is_status_1_with_its_traceback(produce: Start, folder: Path) -> None:
+@pytest.mark.parametrize("command", ["produce", "bench"])
+def test_a_factory_that_raises_is_status_3_with_its_own_frames(start: Start, folder: Path, command: str) -> None:
     (folder / "bad.py").write_text("def make():\n    raise KeyError('inside')\n")
-    program = produce("bad:make", "--to", "ipc://@nobody")
-    assert program.wait() == 1
-    assert "KeyError: 'inside'" in program.output
+    arguments = ["bad:make"] if command == "bench" else ["bad:make", "--to", "ipc://@nobody"]
+    program = start("-c", IN_FOLDER, command, *arguments)
+    assert program.wait() == 3
+    assert "the factory bad:make raised:" in program.output
+    assert "in make\n    raise KeyError('inside')" in program.output
+    assert program.output.count("File ") == 1, "no frame of ours"
 
 
 def test_the_log_is_json_where_there_is_no_terminal(dfserve: Start, tcp_address: str) -> None:
