@@ -180,6 +180,13 @@ def here(m: Measured) -> Verdict:
 
 
 def _pipeline(m: Measured) -> Verdict:
+    if m.transported * POOR_SCALING > m.together:
+        return Verdict(
+            "unclear",
+            f"workers whose datapoints were sent made {m.transported:,.0f}/s, and loops that only iterate"
+            f" {m.together:,.0f}/s: something else had the CPUs, or what is read was not yet in the system's cache",
+            "measure again, on a quiet machine and with more --seconds, before anything is concluded",
+        )
     most = min(m.workers, m.cores)
     # Beside busy neighbours they get less; but who takes hardly anything was not kept from it.
     if m.together_cpu < max(IDLE * min(most, m.cores - m.others), SMALL * most):

@@ -42,7 +42,7 @@ PHOTOS = Measured(
     consumer_cpu=0.04,
     waited=0.95,
 )
-LIMITS = {"pipeline CPU", "pipeline waits", "transport", "broker", "link"}
+LIMITS = {"pipeline CPU", "pipeline waits", "transport", "broker", "link", "unclear"}
 
 rates = st.floats(0.01, 1e7)
 cpus = st.floats(0, 64) | st.just(math.nan)
@@ -143,6 +143,14 @@ def test_photographs_are_limited_by_the_pipelines_cpu_and_more_machines_help() -
     assert verdict.limit == "pipeline CPU"
     assert "add data machines" in verdict.remedy
     assert scaling(PHOTOS) == 1.0
+
+
+def test_nothing_is_concluded_where_workers_that_send_made_much_more_than_loops_that_do_not() -> None:
+    verdict = here(replace(PHOTOS, together=1400))
+    assert verdict.limit == "unclear"
+    assert "made 2,000/s, and loops that only iterate 1,400/s" in verdict.because
+    assert "measure again" in verdict.remedy
+    assert here(replace(PHOTOS, together=1600)).limit != "unclear"
 
 
 def test_ten_thousand_photographs_a_second_take_six_machines_like_this_one() -> None:
