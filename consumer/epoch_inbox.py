@@ -16,6 +16,8 @@ from dfserve.wire.messages import ConsumerBeat, Message, Who
 AHEAD_BLOCKS = 2
 AHEAD_BYTES = 2 << 20  # of small blocks: a claim's way to the broker and back takes as long as some of them
 
+REFUSED = 5  # heartbeats, of a second each: producers that were just started anew have answered by then
+
 Delivered = e.Portion | e.Mishap
 
 
@@ -71,11 +73,17 @@ class EpochInbox:
         self._opened = self._handed = 0  # deliveries: the last that was taken, and that was handed out whole
         self._need = 0  # outputs
         self._waiting: deque[Arrival] = deque()
+        self._refused = 0  # heartbeats in a row, one a second, in which every producer refused
 
     @property
     def greeted(self) -> bool:
         """Whether the broker knows this rank, and whether it waits for others or not."""
         return self._welcomed
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every producer that is there has refused the pipeline for some seconds, and none was started anew."""
+        return self._refused >= REFUSED
 
     @property
     def generation(self) -> bytes:
@@ -188,6 +196,8 @@ class EpochInbox:
         elif isinstance(message, e.Quarantined) and message.generation == self.generation:
             self._news.append((self._received, message))
         elif isinstance(message, ConsumerBeat):
+            all_refuse = self.opened is None and 0 < message.producers <= len(message.lost)
+            self._refused = self._refused + 1 if all_refuse else 0
             lost = self._welcomed and self.opened is not None and message.sent > self._received
         return [self.hello()] if lost or isinstance(message, Who) else []
 

@@ -444,6 +444,9 @@ class Epochs:
             log.warning("pipeline %r has 0 items, so each epoch ends at once: is its folder the right one?", name)
         for answer in self._inbox.receive(message, frames):
             session.connection.send(answer)
+        if self._inbox.hopeless and self._beat is not None:
+            name = self._inbox.identity.pipeline
+            raise ConfigError(f"no producer can serve pipeline {name!r} in epochs: {self._beat.lost[0]}")
 
     def _refused(self, message: m.Refused) -> None:
         text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"

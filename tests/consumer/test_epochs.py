@@ -16,6 +16,7 @@ from dfserve.consumer import epochs as epochs_module
 from dfserve.dataflow import (
     BatchData,
     DataFlow,
+    DataFromGenerator,
     DataFromList,
     MapData,
     ProxyDataFlow,
@@ -44,6 +45,15 @@ def broker() -> Iterator[LocalBroker]:
 
 def loader(broker: LocalBroker, **options: Any) -> RemoteDataZMQ:
     return broker.consumer(**{"mode": "epochs", "split_size": 4, **options})
+
+
+def test_a_pipeline_that_no_producer_can_serve_is_an_error_within_seconds(broker: LocalBroker) -> None:
+    with (
+        broker.serving(DataFromGenerator(lambda: iter([[1]]))),
+        loader(broker, timeout=300.0) as remote,
+        pytest.raises(ConfigError, match=r"'default' in epochs: .*thread-\d+ \(.* a generator has no items"),
+    ):
+        next(iter(remote))
 
 
 def test_one_loop_is_one_epoch_and_the_next_has_another_order(broker: LocalBroker) -> None:
