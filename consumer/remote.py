@@ -146,6 +146,7 @@ class RemoteDataZMQ(DataFlow):
             mode,
             format,
             self._keys,
+            {"min_producers": min_producers != 1, "lag": lag != "wait"},
             {
                 "shuffle": not shuffle,
                 "seed": seed,
@@ -406,13 +407,15 @@ def _check_brokers(addresses: list[str], bind: bool, mode: str, wire_format: str
         )
 
 
-def _check_mode(mode: str, wire_format: str | None, keys: Path | None, given: dict[str, Any]) -> None:
+def _check_mode(
+    mode: str, wire_format: str | None, keys: Path | None, of_streams: dict[str, Any], of_epochs: dict[str, Any]
+) -> None:
     if mode not in ("stream", "epochs"):
         raise ConfigError(f"mode is {mode!r}; it is 'stream' or 'epochs'")
     if wire_format is not None and keys is not None:
         raise ConfigError(f"format={wire_format!r} is another program's, which has no keys")
-    set_ones = [name for name, value in given.items() if value]
-    if mode == "stream" and set_ones:
-        raise ConfigError(f"{', '.join(set_ones)}: only mode='epochs' has this")
+    other, given = ("epochs", of_epochs) if mode == "stream" else ("stream", of_streams)
+    if set_ones := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(set_ones)}: only mode={other!r} has this")
     if mode == "epochs" and wire_format is not None:
         raise ConfigError(f"format={wire_format!r} is another program's, which has no epochs")

@@ -355,6 +355,7 @@ def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
     [
         ({"mode": "epoch"}, "'stream' or 'epochs'"),
         ({"mode": "stream", "seed": 3}, "seed: only mode='epochs' has this"),
+        ({"min_producers": 3, "lag": "skip"}, "min_producers, lag: only mode='stream' has this"),
         ({"world": 2}, "even='drop'"),
         ({"world": 2, "even": "drop", "rank": 2}, "ranks are 0 to 1"),
         ({"order": "random"}, "arrival, strict"),
