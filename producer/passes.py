@@ -62,8 +62,10 @@ def send_passes(
                 counter.datapoints += 1
                 if bell.rung:
                     yield
-            if counter.position == 0 and passes is None:
-                raise FactoryError(_nothing(counter))
+            if counter.position == 0:
+                if passes is None:
+                    raise FactoryError(_nothing(counter))
+                log.warning("%s", _nothing(counter))
             if bell.rung:
                 yield
             counter.passes += 1

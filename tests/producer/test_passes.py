@@ -87,9 +87,12 @@ def test_a_pipeline_is_reset_once_before_its_first_pass(broker: LocalBroker) -> 
     assert pipeline.events == ["reset", "pass", "pass", "pass"]
 
 
-def test_an_empty_pass_is_sent_as_such_when_passes_are_counted(broker: LocalBroker, consumer: RemoteDataZMQ) -> None:
+def test_an_empty_pass_is_sent_as_such_when_passes_are_counted_and_said(
+    broker: LocalBroker, consumer: RemoteDataZMQ, caplog: pytest.LogCaptureFixture
+) -> None:
     assert run(broker, [], 1).passes == 1
     assert list(consumer) == []
+    assert "yielded no datapoint in its first pass; is its folder empty" in caplog.text
 
 
 def test_an_empty_pipeline_that_should_repeat_for_ever_is_an_error(broker: LocalBroker) -> None:
