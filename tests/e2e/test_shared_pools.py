@@ -181,13 +181,15 @@ def test_a_consumer_that_is_killed_while_it_reads_changes_nothing_for_the_others
     pools: Places, run_broker: Start, produce: Start, start: Start
 ) -> None:
     broker = run_broker("--queue-bytes", QUEUE)
-    victim = start("pipes.py", broker.address, "--group", "victim", "--hang-after", "40")
+    victim = start("pipes.py", broker.address, "--group", "victim", "--hang-after", "300")
     victim.wait_until_said("ready")
     with consumer_of(broker.address) as source:
         produce(broker.address, "data-1", "--passes", "1", count=2 * WHOLE, nbytes=LARGE)
         reader = Reader(source, 0.1)
         reader.read(100)
         victim.wait_until_said("holding")
+        while not pools:  # what comes before the pool is mapped comes through the socket
+            reader.read(1)
         before = pools.nonces
         victim.kill()
         reader.read()
