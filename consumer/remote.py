@@ -312,8 +312,9 @@ class RemoteDataZMQ(DataFlow):
         """Return the next datapoint; StopIteration at the end of a finite stream, or epoch. (Then, of the next one.)"""
         if self._epochs is not None:
             return self._next_of_epoch(self._epochs)
-        if self._plain is None:
+        if not self._sessions and self._plain is None:
             self.reset_state()
+        check_process(self._sessions)
         return next(self._stream) if self._plain is None else self._plain.receive()
 
     def _next_of_epoch(self, epochs: Epochs) -> Any:
