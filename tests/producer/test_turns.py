@@ -363,10 +363,11 @@ def test_leases_of_an_old_generation_are_forgotten_when_one_of_a_new_comes(broke
         broker.lease(split=1)
         assert gate.reached.wait(JOIN)
         number = broker.lease(split=2, generation=b"h" * 16)
+        while broker.hear(e.LeaseBeat).leases != [number]:
+            pass  # it has not arrived yet
         gate.open.set()
         made, block = broker.hear_block(*ANSWERS)
         assert (made.lease, made.generation, block) == (number, b"h" * 16, [[4], [5]])
-        assert broker.hear(e.LeaseBeat).leases == [number]
 
 
 def test_a_slow_worker_tells_that_it_lives(broker: FakeBroker) -> None:
