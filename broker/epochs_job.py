@@ -31,6 +31,7 @@ log = logging.getLogger("dfserve.broker")
 
 WINDOW = 1024  # splits above the first that is not settled which may be under way: bounds what is remembered
 OPEN_EPOCHS = 2  # at once: one that ranks are at the end of, one that they begin
+REFUSALS = 3  # workers that cannot serve the job which are named to a rank
 
 
 class EpochsJob:
@@ -423,11 +424,11 @@ class EpochsJob:
 
     def beat(self, seat: Seat) -> ConsumerBeat:
         """Say what a waiting rank wants to know."""
-        workers = self.production.lessees.workers.values()
-        lost = [f"{worker.name} ({worker.refused})" for worker in workers if worker.refused]
+        here = [worker for worker in self.production.lessees.workers.values() if worker.connected]
+        refused = [f"{worker.name} ({worker.refused})" for worker in here if worker.refused]
         budget = self.production.budget
-        live = sum(worker.connected for worker in workers)
-        return ConsumerBeat(seat.sent, live, 0, lost[-8:], self.queued(), budget.used / budget.total)
+        occupancy = budget.used / budget.total
+        return ConsumerBeat(seat.sent, len(here) - len(refused), 0, refused[-REFUSALS:], self.queued(), occupancy)
 
     def _say_forming(self, seat: Seat) -> None:
         here = {each.rank for each in self.seats.values() if each.connected and self._is_fresh(each)}
@@ -442,7 +443,7 @@ class EpochsJob:
 
     def _refusals(self) -> str:
         refused = [worker for worker in self.production.lessees.workers.values() if worker.refused]
-        return "".join(f" ({worker.name} cannot: {worker.refused})" for worker in refused[:3])
+        return "".join(f" ({worker.name} cannot: {worker.refused})" for worker in refused[:REFUSALS])
 
     def _say_opened(self, seat: Seat, kept: Sequence[int]) -> None:
         seat.opened, seat.told, seat.reported = True, None, -1

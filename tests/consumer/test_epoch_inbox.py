@@ -7,10 +7,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.consumer.epoch_inbox import AHEAD_BLOCKS, AHEAD_BYTES, EpochInbox
+from dfserve.consumer.epoch_inbox import AHEAD_BLOCKS, AHEAD_BYTES, REFUSED, EpochInbox
 from dfserve.consumer.epochs import rank_identity
 from dfserve.epochs.plan import Plan
 from dfserve.wire import epoch_messages as e
+from dfserve.wire.messages import ConsumerBeat
 
 GENERATION = b"g" * 16
 OUTPUTS = 10  # of each block, of all ranks
@@ -62,3 +63,20 @@ def test_more_datapoints_may_be_wanted_in_flight_and_never_fewer() -> None:
     assert inbox.hello().hwm == 200
     inbox.widen(100)
     assert inbox.hello().hwm == 200
+
+
+def test_it_is_hopeless_when_no_producer_can_serve_for_some_heartbeats_in_a_row() -> None:
+    plan = Plan("default", 0, True, "strict", 4, 1, 1, "")
+    inbox = EpochInbox(rank_identity(plan, "default", 50, 0, "checkpoint", "raise", hosts=False))
+    refused, one_started, none_came = (
+        ConsumerBeat(0, *said, 0, 0.0) for said in ((0, 0, ["n/7"]), (1, 0, ["n/7"]), (0, 0, []))
+    )
+    for other in (one_started, none_came):
+        for _ in range(REFUSED - 1):
+            inbox.receive(refused, [])
+        inbox.receive(other, [])
+        assert not inbox.hopeless
+    for _ in range(REFUSED):
+        assert not inbox.hopeless
+        inbox.receive(refused, [])
+    assert inbox.hopeless

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from dfserve import ConfigError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
+from dfserve.broker.epochs_job import REFUSALS
 from dfserve.consumer import epochs as epochs_module
 from dfserve.dataflow import (
     BatchData,
@@ -331,6 +333,15 @@ def test_a_source_without_items_is_refused_with_the_reason(broker: LocalBroker) 
     missing = pytest.raises(Starved, match=r"a producer of pipeline 'default' \(.*Endless.*")
     with broker.serving(Endless()), loader(broker, timeout=2.5) as remote, missing:
         next(iter(remote))
+
+
+def test_a_pipeline_that_none_of_many_producers_can_serve_is_an_error_before_the_timeout(broker: LocalBroker) -> None:
+    hopeless = pytest.raises(ConfigError, match=r"no producer can serve pipeline 'default' in epochs: .*Endless")
+    with contextlib.ExitStack() as stack:
+        for _ in range(REFUSALS + 2):
+            stack.enter_context(broker.serving(Endless()))
+        with loader(broker, timeout=60) as remote, hopeless:
+            next(iter(remote))
 
 
 def test_who_is_missing_is_named(broker: LocalBroker) -> None:
