@@ -47,9 +47,12 @@ def started(
     """
     words = [str(python)] if isinstance(python, str | Path) else python
     command = [*words, "-m", module, *map(str, args)]
-    # A session of its own: the rivals' workers outlive a parent that is killed.
+    # A session of its own: the rivals' workers outlive a parent that is killed. So do their sockets and files.
     options = {"text": True, "stderr": log, "stdout": log, "start_new_session": True, **pipes}
-    with subprocess.Popen(command, **options) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder,
+        subprocess.Popen(command, env={**os.environ, "TMPDIR": folder}, **options) as process,
+    ):
         try:
             yield process
         finally:
