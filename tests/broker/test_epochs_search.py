@@ -20,6 +20,7 @@ from epochs_compared import Whole
 from epochs_peers import Scenario
 from epochs_search import Search
 
+pytestmark = pytest.mark.timeout(600)  # they compute for 10 s, on a machine of their own; nothing in them can hang
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
 FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again"]
 
