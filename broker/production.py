@@ -105,7 +105,8 @@ class Production:
             if ours != theirs:
                 return (
                     f"its source {source.name} has {field} {theirs}, and that of other workers {ours}: all producers"
-                    " of a pipeline must read the same data with the same code"
+                    " of a pipeline must read the same data, in the same order (sort what os.listdir gives, seed what"
+                    " is random in the factory), with the same code"
                 )
         return ""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.dataflow.base import DataFlow
+from dfserve.dataflow.global_rng import drawing_alike
 from dfserve.errors import ConfigError, FactoryError
 from dfserve.wire.messages import MAX_NAME
 
@@ -129,6 +130,8 @@ def parse_args_of(names: Iterable[str], pairs: Sequence[str]) -> dict[str, dict[
 def build(factory: Callable[..., Any], kwargs: dict[str, Any]) -> DataFlow:
     """Call the factory and make a DataFlow of what it returns.
 
+    The global random generators start alike for it in every process, and go on afterwards where they were.
+
     Raises:
         FactoryError: the arguments do not fit the factory, or what it returns is no pipeline. What the factory itself
             raises goes through unchanged.
@@ -146,7 +149,8 @@ def build(factory: Callable[..., Any], kwargs: dict[str, Any]) -> DataFlow:
                 f" {', '.join(kwargs) or 'no arguments'}: {error}; give each argument as --arg key=value"
             ) from error
     try:
-        return as_dataflow(factory(**kwargs))
+        with drawing_alike():
+            return as_dataflow(factory(**kwargs))
     except FactoryError as error:
         raise FactoryError(f"the factory {_factory_name(factory)} returned no pipeline: {error}") from error
 
@@ -172,7 +176,8 @@ def _malformed(name: str, module_name: str, attribute: str) -> str:
 
 def _import(module_name: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(module_name)
+        with drawing_alike():
+            return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         frames = _frames_of_user(error.__traceback__)
         if isinstance(error, ModuleNotFoundError) and frames is None:

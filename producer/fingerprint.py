@@ -5,7 +5,8 @@ It is a digest of
 - the names of the classes of operators and source, parallel maps counting as MapData, those that only look left out;
 - how many items or shards there are, and the batch;
 - the keys of the shards, or of the items where the source has them at hand: the texts of a list of files, URLs or
-  datapoints (their first text, or a first integer), the id of an LMDB file, the layout of an ``.npz`` file;
+  datapoints (their first text, or a first integer), the indices of a subset (of the data set in it too, and so on),
+  the id of an LMDB file, the layout of an ``.npz`` file;
 - the ``pipeline_version`` of an operator, of the source or of the data set in it.
 
 The folder that all keys have in common is left out, so that the same data may lie elsewhere on another machine. What
@@ -14,13 +15,14 @@ functions do is not seen: whoever changes one that matters says so, by ``ds.pipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from dfserve.dataflow.base import known_length
 from dfserve.dataflow.failures import name_of
 from dfserve.producer.itemwise import Pipeline, adapted, is_parallel_map, name_of_source
 
@@ -28,7 +30,9 @@ _DIGITS = 32
 # Keys that are hashed: all of a million takes under a second. Of a longer list it is each second, third, ... one.
 _MOST_KEYS = 1 << 20
 _LOOKING_ON = {"PrintData", "TestDataSpeed"}
-_LISTS = ("imglist", "files", "datapoints", "lst")  # attributes that hold an entry for each item
+# Attributes that hold an entry for each item: those of our own sources, of torch's Subset and of torchvision's folders.
+_LISTS = ("imglist", "files", "datapoints", "lst", "indices", "samples", "paths")
+_DEEPEST = 16  # data sets in data sets
 
 
 def fingerprint_of(pipeline: Pipeline) -> str:
@@ -72,14 +76,31 @@ def _keys(source: Any) -> Iterator[str]:
         yield f"offsets {sha256(offsets.astype('<i8').tobytes()).hexdigest()}"
     elif isinstance(held, np.ndarray):
         yield f"array {held.dtype.str} {held.shape}"
-    elif isinstance(entries := _entries(held, len(source)), (list, tuple)):
-        step = max(1, -(-len(entries) // _MOST_KEYS))
-        yield from _below_common_folder([_key(entry) for entry in islice(entries, 0, None, step)])
+    else:
+        for part in _nested(held):
+            entries = _entries(part)
+            step = max(1, -(-len(entries) // _MOST_KEYS))
+            yield from _below_common_folder([_key(entry) for entry in islice(entries, 0, None, step)])
 
 
-def _entries(held: Any, count: int) -> Any:
-    lists = [held, *(getattr(held, name, None) for name in _LISTS)]
-    return next((entries for entries in lists if isinstance(entries, (list, tuple)) and len(entries) == count), None)
+def _nested(held: Any) -> Iterator[Any]:
+    """Yield a data set, the one that it takes its items from, and so on."""
+    for _ in range(_DEEPEST):
+        yield held
+        held = getattr(held, "dataset", None)
+        if not (hasattr(held, "__getitem__") and hasattr(held, "__len__")):
+            return
+
+
+def _entries(held: Any) -> Sequence[Any]:
+    """Return the list that has an entry for each item of a data set, if it has one."""
+    count = known_length(held)
+    for found in (held, *(getattr(held, name, None) for name in _LISTS)):
+        if getattr(found, "ndim", None) == 1:  # an array, or a tensor
+            found = found.tolist()  # noqa: PLW2901  # the same entries
+        if isinstance(found, (list, tuple)) and len(found) == count:
+            return found
+    return ()
 
 
 def _key(entry: Any) -> str:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import ctypes
 import random
-import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,13 +30,13 @@ from typing import Any
 import numpy as np
 
 from dfserve.dataflow.base import DataFlow
+from dfserve.dataflow.global_rng import seed_globals, torchs_generator
 from dfserve.dataflow.rng import PhiloxState, living, made_by
 
 # Where the numbers of each kind of generator begin, in the low 24 bits; above them is the part of the item.
 _LATE, _OTHERS, _LENT = 1 << 21, 1 << 22, 1 << 23
 _PART = 24
 _WORD = (1 << 64) - 1
-_SEEDS_OF_NUMPY = 0xFFFFFFFF  # np.random.seed() takes 32 bits
 _MT19937_BYTES = 4 * 625
 
 
@@ -111,7 +110,7 @@ class ItemStreams:
                 for rng, state in states:
                     rng.set_state(state)
                 if self._seed_globals:
-                    _seed_globals(int(self._fresh.tomaxint()))
+                    seed_globals(int(self._fresh.tomaxint()))
 
     def missed(self) -> bool:
         """Tell whether the run is to be made again: it may have drawn from global generators that were not seeded.
@@ -148,7 +147,7 @@ class ItemStreams:
             for number, rng in numbered.living() if numbered.found else ():
                 rng.jump(key, index, part + number)
         if self._seed_globals:
-            _seed_globals(_mixed(_mixed(_mixed(key) + index) + part))
+            seed_globals(_mixed(_mixed(_mixed(key) + index) + part))
 
     def _make_fixed(self, owner: object) -> PhiloxState:
         if _asks_again(owner):
@@ -239,17 +238,9 @@ def _augmentors_set_aside() -> Iterator[None]:
             owner._rng = rng
 
 
-def _seed_globals(seed: int) -> None:
-    # Measured: numpy's takes 2 us (9 with more than 32 bits), random's 4, torch's 1.
-    np.random.seed(seed & _SEEDS_OF_NUMPY)
-    random.seed(seed)
-    if (torchs := _torchs_generator()) is not None:
-        torchs.manual_seed(seed)
-
-
 def _globals_states() -> tuple[Any, ...]:
     """Return what tells two states of the global generators apart (12 us, nearly all of it for `random`'s)."""
-    torchs = _torchs_generator()
+    torchs = torchs_generator()
     return _numpys_state(), random.getstate(), b"" if torchs is None else bytes(torchs.get_state().numpy())
 
 
@@ -260,11 +251,6 @@ def _numpys_state() -> Any:
         return repr(generator.state)
     # The documented address of the C struct: uint32 key[624] and an int, the place in it.
     return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
-
-
-def _torchs_generator() -> Any:
-    # Not torch.manual_seed: that one seeds every accelerator too, which takes 300 us.
-    return getattr(sys.modules.get("torch"), "default_generator", None)
 
 
 def _mixed(x: int) -> int:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 
-from dfserve.dataflow.afresh import start_afresh
+from dfserve.dataflow.afresh import settle_torch, start_afresh
+from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.rng import Place, seed_of_run
 from dfserve.deathbed import die_with
 from dfserve.errors import ConfigError, DfserveError
@@ -68,7 +69,7 @@ def work(task: Task, board: Board, parent: int) -> int:
         for identity, build in task.pipelines:
             own = replace(identity, pid=os.getpid())
             sender = stack.enter_context(Sender(task.uplink, own, bell))
-            lines.append(Line(build, sender, task.passes, bell))
+            lines.append(Line(partial(_built, build), sender, task.passes, bell))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)
         watch.start()
@@ -109,6 +110,12 @@ def _start_afresh(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     start_afresh(Place(seed_of_run(), (zlib.crc32(name.encode()),)))
+
+
+def _built(build: Build) -> DataFlow:
+    df = build()
+    settle_torch()
+    return df
 
 
 def _watch(parent: int, slot: int, board: Board, lines: Sequence[Line], start: Counters) -> None:

@@ -8,12 +8,16 @@ import sys
 
 import numpy as np
 
+from dfserve.dataflow.global_rng import torchs_generator
 from dfserve.dataflow.rng import Place, move_on, take_place
 from dfserve.memory import keep_large_blocks
+
+_seed_of_torch: int | None = None  # of this worker, until torch is there to be given it
 
 
 def start_afresh(place: Place) -> None:
     """Become the worker at ``place``: its random numbers, also of the global generators, are nobody else's."""
+    global _seed_of_torch
     take_place(place)
     move_on()
     seeds = np.random.SeedSequence(place.seed, spawn_key=place.path if place.seed is not None else ())
@@ -25,3 +29,20 @@ def start_afresh(place: Place) -> None:
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # for a pipeline that imports it later
     if (cv2 := sys.modules.get("cv2")) is not None:
         cv2.setNumThreads(0)
+    _seed_of_torch = int(state[0]) << 32 | int(state[1])
+    settle_torch()
+
+
+def settle_torch() -> None:
+    """Do as much for torch, once in a worker, if it is loaded by now: a pipeline that was just built may have done so.
+
+    Its pool of threads (OpenMP's) does not survive a fork either: a worker that calls into it waits for ever. One
+    thread is also what DataLoader gives its workers. The generator of a process that forks is copied, and that of one
+    that has just loaded torch begins at the same number everywhere, so that all workers would draw alike.
+    """
+    global _seed_of_torch
+    generator = torchs_generator()
+    if generator is not None and _seed_of_torch is not None:
+        sys.modules["torch"].set_num_threads(1)
+        generator.manual_seed(_seed_of_torch)
+        _seed_of_torch = None

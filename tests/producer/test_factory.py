@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -217,6 +218,30 @@ def test_a_factory_that_returns_no_pipeline_is_named() -> None:
 
     with pytest.raises(FactoryError, match=r"train returned no pipeline: None \(is a 'return' missing\?\)"):
         build(train, {})
+
+
+def test_what_a_factory_draws_is_the_same_in_all_processes_and_its_caller_draws_on(here: Path) -> None:
+    (here / "pipe_split.py").write_text(
+        "import random\nimport numpy as np\n"
+        "ORDER = np.random.permutation(100).tolist()\n"
+        "def split():\n    random.shuffle(ORDER_HERE := ORDER.copy())\n    return ORDER_HERE\n"
+        "def train():\n    return split()[:80]\n"
+        "def val():\n    return split()[80:]\n"
+    )
+    code = (
+        "from dfserve.producer.factory import build, load_factory\n"
+        "import numpy as np, random\n"
+        "print([d[0] for name in ('train', 'val') for d in build(load_factory('pipe_split:' + name), {})])\n"
+        "print(np.random.rand(), random.random())"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=here).stdout
+        for _ in range(2)
+    ]
+    (first, after), (second, after_second) = (text.splitlines() for text in told)
+    assert first == second
+    assert sorted(json.loads(first)) == list(range(100)), "no item is in both parts"
+    assert after != after_second
 
 
 def test_a_class_is_a_factory_of_its_instances() -> None:

@@ -98,6 +98,38 @@ def test_operators_and_batches_count_but_not_how_a_map_is_run_nor_a_look() -> No
     assert len({of(ds) for ds in different}) == len(different)
 
 
+class Subset:
+    """As torch's."""
+
+    def __init__(self, dataset: Any, indices: Any) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+
+def test_another_subset_of_the_same_items_is_another_source_however_deep_it_lies() -> None:
+    whole = np.zeros((5, 2))
+    different = [[0, 1, 2], [0, 1, 3], [2, 1, 0]]
+    assert len({of(Subset(whole, indices)) for indices in different}) == 3
+    assert len({of(Subset(Subset(whole, indices), [1, 2])) for indices in different}) == 3
+    assert of(Subset(whole, [2, 0, 1])) == of(Subset(whole, (2, 0, 1))) == of(Subset(whole, np.array([2, 0, 1])))
+
+
+def test_the_files_of_a_data_set_count_where_it_keeps_them_by_a_usual_name() -> None:
+    class Folder(Subset):
+        def __init__(self, samples: list[Any]) -> None:
+            super().__init__(None, samples)
+            self.samples, self.indices = samples, range(len(samples))
+
+    given = [(f"/data/{number}.jpg", number % 2) for number in range(5)]
+    elsewhere = [(path.replace("/data", "/mnt/d"), number) for path, number in given]
+    assert of(Folder(given)) == of(Folder(elsewhere)) != of(Folder(given[::-1]))
+
+
 def test_a_version_of_the_pipeline_counts_wherever_it_is_set() -> None:
     class Dataset:
         pipeline_version = "1"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,11 @@ def broker() -> Iterator[LocalBroker]:
         yield broker
 
 
-def start(address: str, pipeline: Any, passes: int | None = 1, grace: float = 30.0) -> tuple[int, Board]:
+def start(address: str, pipeline: Any, passes: int | None = 1, grace: float = 30.0, slot: int = 0) -> tuple[int, Board]:
     """Fork a worker as the supervisor does; returns its pid and the board it counts on."""
-    board, parent = Board(1), os.getpid()
-    df = as_dataflow(pipeline)
-    task = Task([(introduce("0", "default", passes), lambda: df)], Uplink(address), 0, passes, grace)
+    board, parent = Board(slot + 1), os.getpid()
+    build = pipeline if callable(pipeline) else partial(as_dataflow, pipeline)
+    task = Task([(introduce(str(slot), "default", passes), build)], Uplink(address), slot, passes, grace)
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -133,6 +136,40 @@ def test_a_worker_told_to_stop_ends_when_what_it_has_made_is_taken(fake_broker: 
     assert board.read(0).datapoints == 6
     assert board.read(0).nbytes > 0
     assert board.place(0) is None
+
+
+class Torch:
+    """What a worker has to do with torch."""
+
+    def __init__(self) -> None:
+        self.threads, self.seeds = 8, list[int]()
+        self.default_generator = types.SimpleNamespace(manual_seed=self.seeds.append)
+
+    def set_num_threads(self, count: int) -> None:
+        self.threads = count
+
+
+@pytest.mark.parametrize("loaded", ["before the fork", "by the factory"])
+def test_a_worker_has_one_thread_of_torch_and_random_numbers_of_its_own_there(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch, loaded: str
+) -> None:
+    torch = Torch()
+    monkeypatch.setitem(sys.modules, "torch", torch if loaded == "before the fork" else None)
+
+    def build() -> Any:
+        sys.modules["torch"] = torch
+        return Probe(lambda: [torch.threads, *torch.seeds])
+
+    found = []
+    for slot in range(2):
+        pid, _ = start(broker.address, build, slot=slot)
+        with broker.consumer() as consumer:
+            ((seen,),) = list(consumer)
+        assert end_of(pid) == DONE
+        found.append(seen)
+    (threads, *seeds), (_, *others) = found
+    assert (threads, len(seeds), len(others)) == (1, 1, 1)
+    assert seeds != others
 
 
 def test_a_worker_has_random_numbers_of_its_own(broker: LocalBroker) -> None:
