@@ -52,10 +52,12 @@ def start_of(seats: Sequence[Seat], source: Source, so_far: SoFar) -> tuple[Plan
     if not progress or seat.resume == "fresh":
         return plan.sized(source.items, source.item_bytes, source.batch), 0, Start()
     if seat.resume == "checkpoint":
+        which = f"this broker has handed out part of epoch {epoch} to group members that are gone"
+        if left is not None and (left.split, left.row, left.taken, left.done, left.open) == (0, 0, 0, (), ()):
+            which = f"an earlier run of this group ended here before epoch {epoch}"
         _refuse(
-            f"this broker has handed out part of epoch {epoch} to group members that are gone, and no state was loaded:"
-            " call load_state_dict() with the checkpoint's, or choose resume='broker' (go on after what was handed out)"
-            " or resume='fresh' (begin again at epoch 0)"
+            f"{which}, and no state was loaded: call load_state_dict() with the checkpoint's, or choose resume='broker'"
+            " (go on after what was handed out) or resume='fresh' (begin again at epoch 0)"
         )
     assert before is not None
     return _from_broker(plan, source, (before, epoch, start, left))

@@ -31,7 +31,7 @@ log = logging.getLogger("dfserve.broker")
 
 WINDOW = 1024  # splits above the first that is not settled which may be under way: bounds what is remembered
 OPEN_EPOCHS = 2  # at once: one that ranks are at the end of, one that they begin
-REFUSALS = 3  # workers that cannot serve the job which are named to a rank
+REFUSALS = 3  # workers that are named to a rank: those that cannot serve the job, or have not said what it is
 
 
 class EpochsJob:
@@ -438,12 +438,17 @@ class EpochsJob:
             ranks = ", ".join(map(str, missing[:16])) + (", …" if len(missing) > 16 else "")
             waiting.append(f"rank {ranks} of {seat.plan.world} in group {self.group!r}")
         if self.production.source is None:
-            waiting.append(f"a producer of pipeline {self.pipeline!r}{self._refusals()}")
+            waiting.append(self._nothing_known())
         self._send(seat.session, e.Forming(self.instance, " and ".join(waiting)), ())
 
-    def _refusals(self) -> str:
-        refused = [worker for worker in self.production.lessees.workers.values() if worker.refused]
-        return "".join(f" ({worker.name} cannot: {worker.refused})" for worker in refused[:REFUSALS])
+    def _nothing_known(self) -> str:
+        """Say why nobody has told what there is to serve."""
+        here = [worker for worker in self.production.lessees.workers.values() if worker.connected]
+        if asked := [worker.name for worker in here if not worker.refused]:
+            names = ", ".join(asked[:REFUSALS]) + (", …" if len(asked) > REFUSALS else "")
+            return f"the first item of pipeline {self.pipeline!r}, which {names} make: they are slow, or hang"
+        refused = "".join(f" ({worker.name} cannot: {worker.refused})" for worker in here[:REFUSALS])
+        return f"a producer of pipeline {self.pipeline!r}{refused}"
 
     def _say_opened(self, seat: Seat, kept: Sequence[int]) -> None:
         seat.opened, seat.told, seat.reported = True, None, -1

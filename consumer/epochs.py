@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +22,7 @@ from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import VERSION, State
-from dfserve.errors import ConfigError, DfserveError, WireError
+from dfserve.errors import ConfigError, DatapointError, DfserveError, WireError
 from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 
@@ -77,6 +74,7 @@ class Epochs:
         self._loaded: State | None = None
         self._beat: m.ConsumerBeat | None = None
         self._retry_until = 0.0
+        self._refusal = ""  # what the broker has against this rank, and may not have soon
         self._opener = Opener()
         self._batch: list[Sequence[Any]] = []  # what the next batch has so far: slices of blocks
         self._run: Iterator[Any] = iter(())
@@ -101,7 +99,8 @@ class Epochs:
         """Begin where a state says."""
         if self._session is not None:
             raise ConfigError(
-                "load_state_dict() comes before the first iteration: this loader has joined its group already"
+                "load_state_dict() comes before the first iteration, and before len(), source_len and reset_state():"
+                " this loader has joined its group already, at another position. Make a new one, and load first"
             )
         self._loaded = state
         identity = replace(self._inbox.identity, state=json.dumps(state.to_dict()), epoch=state.epoch)
@@ -290,7 +289,13 @@ class Epochs:
     def _collated(self, pieces: list[Sequence[Any]]) -> Any:
         if self._collate is not None:
             return self._collate(list(chain.from_iterable(pieces)))
-        return batch_of(pieces, self._opened().use_list and not self._batch_size)
+        try:
+            return batch_of(pieces, self._opened().use_list and not self._batch_size)
+        except DatapointError as error:
+            raise DatapointError(
+                f"{error}; or give RemoteDataZMQ a collate=, which makes a batch of a list of datapoints: a collate_fn"
+                " of torch's DataLoader will do"
+            ) from error
 
     def _begin(self) -> Handout:
         opened = self._opened()
@@ -421,6 +426,8 @@ class Epochs:
 
     def _missing(self, waited: float) -> str:
         where = " and ".join(self._addresses)
+        if self._inbox.opened is None and self._refusal:
+            return f"waited {waited:.0f} s: {self._refusal}"
         if self._inbox.opened is None and self._inbox.waiting_for:
             return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{served(self._beat)}"
         return missing(self._beat, where, waited, 1)
@@ -439,6 +446,8 @@ class Epochs:
             self._beat = message
         if isinstance(message, m.Refused):
             self._refused(message)
+        if isinstance(message, e.Forming | e.Opened):
+            self._refusal = ""
         if isinstance(message, e.Opened) and not message.items:
             name = self._inbox.identity.pipeline
             log.warning("pipeline %r has 0 items, so each epoch ends at once: is its folder the right one?", name)
@@ -454,42 +463,7 @@ class Epochs:
         if message.kind == "taken" and self._inbox.opened is None:
             self._retry_until = self._retry_until or now + TAKEN_PATIENCE
             if now < self._retry_until:
+                self._refusal = text
                 log.info("%s; trying again", message.text)
                 return  # the heartbeat is a hello: it says it again
         raise ConfigError(text) if message.kind in ("config", "taken") else WireError(message.kind, text)
-
-
-def checked_batch(size: int | None) -> int:
-    """Return the size of a batch; 0 for None."""
-    if size is not None and size < 1:
-        raise ConfigError(f"batch_size is {size}: a batch has at least 1 datapoint")
-    return size or 0
-
-
-def rank_identity(
-    plan: Plan, group: str, hwm: int, rank: int, resume: str, on_error: OnError, *, hosts: bool
-) -> e.EpochsHello:
-    """Return who a rank of this process is, and what it wants. ``hosts``: it has a broker of its own."""
-    if not 0 <= rank < plan.world:
-        raise ConfigError(f"rank is {rank}; with world={plan.world} ranks are 0 to {plan.world - 1}")
-    host = socket.gethostname()
-    return e.EpochsHello(
-        session=secrets.token_bytes(m.SESSION_BYTES),
-        name=f"{host}/{os.getpid()}",
-        host=host,
-        pid=os.getpid(),
-        pipeline=plan.pipeline,
-        group=group,
-        hwm=hwm,
-        rank=rank,
-        plan=json.dumps(plan.to_dict()),
-        resume=resume,
-        state="",
-        on_error="raise" if on_error == "raise" else "skip",
-        hosts=hosts,
-        epoch=0,
-        broker=b"",
-        generation=b"",
-        received=0,
-        holding=[],
-    )

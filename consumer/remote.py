@@ -74,7 +74,8 @@ class RemoteDataZMQ(DataFlow):
         mode: ``"stream"``, what producers send as long as they send it; ``"epochs"``: each ``for`` loop is one epoch
             over an indexable or sharded source, each item exactly once whatever dies, and the position can be saved.
         seed, shuffle: epochs: of the order, which is another one in every epoch, and of each item's random numbers.
-        order: epochs: ``"arrival"``, what is ready first; ``"strict"``, the same for any producers and any timing.
+        order: epochs: ``"arrival"``, what is ready first; ``"strict"``, the same for any producers and any timing. The
+            default is ``"strict"`` with ``shuffle=False``, whose order is meant, and else ``"arrival"``.
         split_size: epochs: items that a worker makes at a time; None: about two megabytes.
         rank, world: epochs: which of how many consumers of the group this is.
         stride: epochs: datapoints that a rank takes at a time; None: a batch.
@@ -117,7 +118,7 @@ class RemoteDataZMQ(DataFlow):
         mode: Literal["stream", "epochs"] = "stream",
         seed: int = 0,
         shuffle: bool = True,
-        order: Literal["arrival", "strict"] = "arrival",
+        order: Literal["arrival", "strict"] | None = None,
         split_size: int | None = None,
         rank: int = 0,
         world: int = 1,
@@ -150,7 +151,7 @@ class RemoteDataZMQ(DataFlow):
             {
                 "shuffle": not shuffle,
                 "seed": seed,
-                "order": order != "arrival",
+                "order": order,
                 "split_size": split_size,
                 "rank": rank,
                 "world": world != 1,
@@ -173,9 +174,11 @@ class RemoteDataZMQ(DataFlow):
             )
         else:
             # Only where it is wanted: this is a quarter of what a consumer has to import.
-            from dfserve.consumer.epochs import Epochs, checked_batch, rank_identity
+            from dfserve.consumer.epochs import Epochs
+            from dfserve.consumer.rank import checked_batch, rank_identity
             from dfserve.epochs.plan import Plan
 
+            order = order or ("arrival" if shuffle else "strict")
             plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
             self._epochs = Epochs(
                 self._addresses,

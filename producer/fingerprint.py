@@ -97,7 +97,7 @@ def _entries(held: Any) -> Sequence[Any]:
     count = known_length(held)
     for found in (held, *(getattr(held, name, None) for name in _LISTS)):
         if getattr(found, "ndim", None) == 1:  # an array, or a tensor
-            found = found.tolist()  # noqa: PLW2901  # the same entries
+            found = found.tolist()  # the same entries
         if isinstance(found, (list, tuple)) and len(found) == count:
             return found
     return ()

@@ -162,7 +162,7 @@ def test_remote_begins_as_tensorpacks_does_and_all_else_is_by_keyword() -> None:
         "mode": "stream",
         "seed": 0,
         "shuffle": True,
-        "order": "arrival",
+        "order": None,
         "split_size": None,
         "rank": 0,
         "world": 1,

@@ -128,9 +128,11 @@ class State:
             plan: some or all of the fields in ``PLAN``; ``even`` may be "" for None.
         """
         assert not plan.keys() - set(PLAN), f"fields of no plan: {sorted(plan.keys() - set(PLAN))}"
-        for name in PLAN:
+        for name in ("n", *PLAN):  # how many items there are says more than a fingerprint
             mine, theirs = getattr(self, name), plan.get(name, getattr(self, name))
             if (mine or None if name == "even" else mine) != (theirs or None if name == "even" else theirs):
+                if name == "n":
+                    return f"the source had {mine} items (n) when the state was saved, and has {theirs} here"
                 return f"{name} is {mine!r} in the state and {theirs!r} here"
         return None
 

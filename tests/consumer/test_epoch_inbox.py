@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfserve.consumer.epoch_inbox import AHEAD_BLOCKS, AHEAD_BYTES, REFUSED, EpochInbox
-from dfserve.consumer.epochs import rank_identity
+from dfserve.consumer.rank import rank_identity
 from dfserve.epochs.plan import Plan
 from dfserve.wire import epoch_messages as e
 from dfserve.wire.messages import ConsumerBeat

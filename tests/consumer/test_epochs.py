@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve import ConfigError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
+from dfserve import ConfigError, DatapointError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
 from dfserve.broker.epochs_job import REFUSALS
 from dfserve.consumer import epochs as epochs_module
 from dfserve.dataflow import (
@@ -283,6 +283,60 @@ def test_a_second_consumer_of_the_same_rank_is_refused(broker: LocalBroker, monk
             iter(second)
 
 
+def test_a_second_consumer_of_the_same_rank_is_told_so_also_if_it_waits_no_longer(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)), loader(broker) as first, loader(broker, timeout=2) as second:
+        next(iter(first))
+        with pytest.raises(Starved, match=r"rank 0 \(.*\) of group 'default' is connected"):
+            iter(second)
+
+
+def test_workers_that_are_at_their_first_item_are_not_said_to_be_missing(broker: LocalBroker) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(datapoint: Any) -> Any:
+        begun.set()
+        assert may_end.wait(HANG)
+        return datapoint
+
+    late = pytest.raises(Starved, match=r"for the first item of pipeline 'default', which .*/.* make: they are slow")
+    with broker.serving(MapData(numbers(3), slow)), loader(broker, timeout=2.5) as remote:
+        try:
+            with late:
+                next(iter(remote))
+            assert begun.is_set()
+        finally:
+            may_end.set()
+
+
+def test_a_state_is_loaded_before_anything_is_asked_for(broker: LocalBroker) -> None:
+    with broker.serving(numbers(20)), loader(broker) as remote:
+        next(iter(remote))
+        state = remote.state_dict()
+        with loader(broker, group="other") as late:
+            assert len(late) == 20
+            with pytest.raises(ConfigError, match=r"before len\(\).*Make a new one, and load first"):
+                late.load_state_dict(state)
+
+
+def test_a_run_that_ended_after_whole_epochs_is_said_to_have_ended(broker: LocalBroker) -> None:
+    with broker.serving(numbers(6)):
+        with loader(broker, order="strict") as remote:
+            for _ in range(2):
+                assert len(list(remote)) == 6
+        ended = pytest.raises(ConfigError, match="an earlier run of this group ended here before epoch 2, and no state")
+        with loader(broker, order="strict") as remote, ended:
+            next(iter(remote))
+
+
+def test_what_cannot_be_stacked_may_be_collated(broker: LocalBroker) -> None:
+    uneven = DataFromList([[np.zeros(number + 1)] for number in range(4)], shuffle=False)
+    with broker.serving(uneven):
+        with loader(broker, batch_size=2, group="stacked") as remote, pytest.raises(DatapointError, match="collate="):
+            next(iter(remote))
+        with loader(broker, batch_size=2, group="collated", shuffle=False, collate=firsts) as remote:
+            assert [[len(array) for array in batch] for batch in remote] == [[1, 2], [3, 4]]
+
+
 def test_progress_that_nobody_loaded_a_state_for_asks_what_to_do(broker: LocalBroker) -> None:
     with broker.serving(numbers(20)):
         with loader(broker, order="strict") as remote:
@@ -397,6 +451,23 @@ def travelled(remote: Any, size: int, stops: list[int], **options: Any) -> list[
         stops = stops[1:]
         found.append(batches.state_dict())
     return found
+
+
+def test_what_is_not_shuffled_comes_in_the_order_of_the_source(broker: LocalBroker) -> None:
+    late = MapData(numbers(30), lambda datapoint: time.sleep(0.02 * (datapoint[0] < 3)) or datapoint)
+    with (
+        broker.serving(late),
+        broker.serving(late),
+        loader(broker, shuffle=False, split_size=3) as remote,
+    ):
+        assert firsts(remote) == list(range(30))
+        assert remote.state_dict()["order"] == "strict"
+
+
+def test_what_is_shuffled_comes_as_it_arrives(broker: LocalBroker) -> None:
+    with broker.serving(numbers(30)), loader(broker) as remote:
+        assert sorted(firsts(remote)) == list(range(30))
+        assert remote.state_dict()["order"] == "arrival"
 
 
 @pytest.mark.parametrize("order", ["strict", "arrival"])

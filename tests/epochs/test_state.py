@@ -188,5 +188,8 @@ def test_two_plans_disagree_in_the_first_field_that_differs() -> None:
     assert STRICT.disagreement(plan) is None
     assert STRICT.disagreement({}) is None
     assert STRICT.disagreement(plan | {"split_size": 64, "batch": 1}) == "split_size is 8 in the state and 64 here"
+    assert STRICT.disagreement({"n": STRICT.n + 1, "source": "ff"}) == (
+        f"the source had {STRICT.n} items (n) when the state was saved, and has {STRICT.n + 1} here"
+    )
     assert STRICT.disagreement({"even": "pad"}) == "even is 'drop' in the state and 'pad' here"
     assert ARRIVAL.disagreement({"even": ""}) is None
