@@ -86,6 +86,8 @@ class LocalBroker:
     def serving(self, df: Any, *, pipeline: str = "default", shared_memory: bool = True) -> Iterator[None]:
         """Have a worker, in a thread of this process, make what consumers in epochs mode ask of a pipeline.
 
+        Of several at once, each draws on the others' random numbers, since those belong to the process.
+
         Args:
             df: a DataFlow, or what `dfserve.dataflow` takes for one: any indexable or sharded source.
             pipeline: its name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -49,7 +50,12 @@ class Program:
     @property
     def lines(self) -> list[Any]:
         """The lines of its output that are JSON objects or lists."""
-        return [json.loads(line) for line in self.output.splitlines() if line.startswith(("{", "["))]
+        *whole, last = self.output.split("\n")
+        found = [json.loads(line) for line in whole if line.startswith(("{", "["))]
+        if last.startswith(("{", "[")):
+            with contextlib.suppress(ValueError):  # half written
+                found.append(json.loads(last))
+        return found
 
     def said(self, text: str) -> bool:
         return text in self.output
@@ -116,11 +122,20 @@ def dfserve(start: Start) -> Start:
     return lambda *arguments, **environment: start("-m", "dfserve.cli", *arguments, **environment)
 
 
+# Ports of each process of pytest, below those that the system gives to whoever asks for any (32,768 and more): a port
+# that is free now must still be free when a program that was started for it binds it.
+PORTS, FIRST_PORT, PROCESSES = 2000, 10_000, 10
+_numbers = itertools.count(os.getpid())  # another run of pytest begins elsewhere
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
+    for _ in range(PORTS):
+        port = FIRST_PORT + PORTS * process + next(_numbers) % PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError(f"none of {PORTS} ports is free")
 
 
 @pytest.fixture

@@ -138,10 +138,10 @@ def test_a_trainer_that_is_killed_leaves_no_broker_and_its_address_free(start: S
     trainer = start("-c", TRAINER.format(address=address, then=HANG))
     process = broker_of(trainer)
     trainer.kill()
-    next_one = start("-c", TRAINER.format(address=address, then=""))
-    assert next_one.wait() == 0, next_one.output
     psutil.wait_procs([process], timeout=30)
     assert not process.is_running()
+    next_one = start("-c", TRAINER.format(address=address, then=""))
+    assert next_one.wait() == 0, next_one.output
 
 
 @pytest.mark.parametrize("said", [b"", b'{"binds": [', b'{"binds": [], "config": {}, "metrics_port": null}\n'])

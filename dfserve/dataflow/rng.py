@@ -105,7 +105,8 @@ _MADE: weakref.WeakValueDictionary[int, PhiloxState] = weakref.WeakValueDictiona
 _births: Iterator[int] = itertools.count()
 _made: Iterator[int] = itertools.count()  # generators made here since the seed was set
 _pools: Iterator[int] = itertools.count()  # pools of workers started here since then
-_maker: Callable[[object], PhiloxState] | None = None  # what answers get_rng instead
+# What answers get_rng instead: the last. A test may serve two pipelines in two threads, which end in any order.
+_makers: list[Callable[[object], PhiloxState]] = []
 
 
 def fix_rng_seed(seed: int) -> None:
@@ -134,8 +135,8 @@ def get_rng(_obj: object = None) -> PhiloxState:
     Args:
         _obj: whose it is to be; it makes no difference to the numbers. (tensorpack mixes it into the seed.)
     """
-    if _maker is not None:
-        return _maker(_obj)
+    if _makers:
+        return _makers[-1](_obj)
     rng = PhiloxState(_seed_of(next(_made)))
     with suppress(TypeError):  # not every object can be referred to weakly
         rng.owner = weakref.ref(_obj)
@@ -146,12 +147,11 @@ def get_rng(_obj: object = None) -> PhiloxState:
 @contextmanager
 def made_by(maker: Callable[[object], PhiloxState]) -> Iterator[None]:
     """Have ``maker``, called with the owner, answer ``get_rng`` in this process meanwhile."""
-    global _maker
-    before, _maker = _maker, maker
+    _makers.append(maker)
     try:
         yield
     finally:
-        _maker = before
+        _makers.remove(maker)
 
 
 def living() -> list[PhiloxState]:
@@ -188,8 +188,7 @@ def move_on() -> None:
 
 def _move_away() -> None:
     # A child that nobody gave a place to: forked by a program of the user's, or by another library.
-    global _maker
-    _maker = None
+    _makers.clear()
     if _place.seed is not None:
         take_place(Place(_place.seed, (*_place.path, os.getpid())))
     move_on()

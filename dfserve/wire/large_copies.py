@@ -129,7 +129,11 @@ def copy_large(target: Array, source: Array) -> None:
         _helper.invite(copy)
         _run(to, what, copy.chunks.popleft)
     finally:
-        copy.end()
+        try:
+            copy.end()
+        except BaseException:  # a handler may raise as the call begins, before anything of it is done; twice is no harm
+            copy.end()
+            raise
 
 
 def _run(target: Array, source: Array, take: Callable[[], slice]) -> None:

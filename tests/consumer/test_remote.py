@@ -38,6 +38,7 @@ from dfserve.testing import LocalBroker
 from dfserve.wire.blocks import Rows
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
+ANSWERED = 3.0  # seconds: the same, where a broker must have answered by then
 
 
 @pytest.fixture
@@ -327,7 +328,7 @@ def test_without_a_broker_it_says_that_nothing_was_heard_and_where() -> None:
 
 
 def test_without_a_producer_it_says_that_none_has_come_and_how_to_start_one(broker: LocalBroker) -> None:
-    with broker.consumer(timeout=SHORT) as remote:
+    with broker.consumer(timeout=ANSWERED) as remote:
         text = starved(remote)
     assert f"no producer is connected to {broker.address} (none has come yet)" in text
     assert f"dfserve produce MODULE:FACTORY --to {broker.address}" in text
@@ -336,20 +337,20 @@ def test_without_a_producer_it_says_that_none_has_come_and_how_to_start_one(brok
 def test_with_a_silent_producer_it_says_that_the_pipelines_have_sent_nothing(
     broker: LocalBroker, until: Callable[..., Any]
 ) -> None:
-    with producer(broker), broker.consumer(timeout=SHORT) as remote:
+    with producer(broker), broker.consumer(timeout=ANSWERED) as remote:
         until(lambda: broker.metrics()["dfserve_producers"] == 1, "the producer")
         assert "although 1 producers are connected" in starved(remote)
 
 
 def test_after_too_few_ends_it_says_how_many_came_and_how_many_are_needed(broker: LocalBroker) -> None:
     broker.send(numbers(3))
-    with broker.consumer(timeout=SHORT, min_producers=2) as remote:
+    with broker.consumer(timeout=ANSWERED, min_producers=2) as remote:
         assert [next(remote) for _ in range(3)] == numbers(3)
         assert "1 ended, 2 clean ends are needed" in starved(remote)
 
 
 def test_starving_is_no_end_and_what_comes_later_is_handed_out(broker: LocalBroker) -> None:
-    with broker.consumer(timeout=SHORT) as remote:
+    with broker.consumer(timeout=ANSWERED) as remote:
         starved(remote)
         broker.send(numbers(3))
         assert list(remote) == numbers(3)

@@ -20,6 +20,7 @@ from dfserve.producer.uplink import Uplink
 from dfserve.testing import LocalBroker
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
+ANSWERED = 3.0  # seconds: the same, where a broker must have answered by then
 ABSENT = "ipc://@a-broker-that-is-not-there"
 
 
@@ -128,7 +129,7 @@ def test_it_can_be_used_again_after_it_was_closed(brokers: list[LocalBroker]) ->
 
 def test_one_that_was_closed_remembers_which_brokers_streams_have_ended(brokers: list[LocalBroker]) -> None:
     one, two = brokers
-    remote = consumer(one, two, timeout=SHORT)
+    remote = consumer(one, two, timeout=ANSWERED)
     one.send(numbers(0, 3))
     assert [next(remote) for _ in range(3)] == numbers(0, 3)
     starved_after_the_end_of(one, remote)
@@ -152,7 +153,7 @@ def test_a_broker_that_has_nothing_holds_up_no_other(brokers: list[LocalBroker])
 
 def test_the_end_comes_when_every_broker_has_said_its_own(brokers: list[LocalBroker]) -> None:
     one, two = brokers
-    with consumer(one, two, timeout=SHORT) as remote:
+    with consumer(one, two, timeout=ANSWERED) as remote:
         one.send(numbers(0, 3))
         assert [next(remote) for _ in range(3)] == numbers(0, 3)
         text = starved_after_the_end_of(one, remote)
@@ -163,7 +164,7 @@ def test_the_end_comes_when_every_broker_has_said_its_own(brokers: list[LocalBro
 
 def test_what_comes_after_a_brokers_end_belongs_to_the_next_loop(brokers: list[LocalBroker]) -> None:
     one, two = brokers
-    with consumer(one, two, timeout=SHORT) as remote:
+    with consumer(one, two, timeout=ANSWERED) as remote:
         one.send(numbers(0, 3))
         assert [next(remote) for _ in range(3)] == numbers(0, 3)
         starved_after_the_end_of(one, remote)
@@ -177,7 +178,7 @@ def test_what_comes_after_a_brokers_end_belongs_to_the_next_loop(brokers: list[L
 def test_min_producers_counts_at_each_broker(brokers: list[LocalBroker]) -> None:
     one, two = brokers
     send_to((one, numbers(0, 2)), (one, numbers(2, 2)), (two, numbers(4, 2)))
-    with consumer(one, two, min_producers=2, timeout=SHORT) as remote:
+    with consumer(one, two, min_producers=2, timeout=ANSWERED) as remote:
         assert sorted(next(remote)[0] for _ in range(6)) == list(range(6))
         with pytest.raises(Starved, match=rf"{two.address} \(1 ended, 2 clean ends are needed"):
             next(remote)
@@ -224,8 +225,8 @@ def test_a_broker_that_is_absent_from_the_start_is_named_in_the_log_and_the_othe
 def test_without_any_broker_all_are_named() -> None:
     with consumer(ABSENT, ABSENT + "-either", timeout=SHORT) as remote, pytest.raises(Starved) as caught:
         next(remote)
-    assert f"nothing was heard from a broker at {ABSENT} for 0 s" in str(caught.value)
-    assert f"nothing was heard from a broker at {ABSENT}-either for 0 s" in str(caught.value)
+    assert f"nothing was heard from a broker at {ABSENT} for " in str(caught.value)
+    assert f"nothing was heard from a broker at {ABSENT}-either for " in str(caught.value)
 
 
 def test_a_broker_that_stops_in_the_middle_is_named_when_nothing_else_is_left() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import subprocess
@@ -243,3 +244,17 @@ def test_taking_a_place_starts_the_count_of_generators_again() -> None:
     take_place(Place(9, (1,)))
     assert get_rng().rand() == first
     assert rng._place == Place(9, (1,))
+
+
+def test_two_that_answer_for_it_may_end_in_any_order_and_leave_nothing_behind() -> None:
+    first, second = PhiloxState(1), PhiloxState(2)
+    one, other = rng.made_by(lambda _: first), rng.made_by(lambda _: second)
+    with contextlib.ExitStack() as stack:
+        stack.push(one)
+        one.__enter__()
+        assert get_rng() is first
+        with other:
+            assert get_rng() is second
+            stack.close()
+            assert get_rng() is second
+    assert get_rng() not in (first, second)

@@ -125,7 +125,7 @@ def test_when_one_broker_is_killed_and_stays_away_the_end_is_an_error_that_names
     assert Counter(_below(10_000, _numbers(trainer))) == Counter(range(500))
     error = _ended(trainer)
     assert error["error"] == "Starved"
-    assert f"nothing was heard from a broker at {two.address} for 10 s" in error["text"]
+    assert f"nothing was heard from a broker at {two.address} for " in error["text"]
     assert f"The stream of {one.address} has ended" in error["text"]
 
 

@@ -42,6 +42,7 @@ def test_a_worker_that_is_stopped_past_its_lease_loses_it_and_its_late_blocks_ar
     stopped: list[psutil.Process] = []
 
     def stop() -> None:
+        rig.until(lambda: rig.metric(metrics_port, "dfserve_producers") == 2, "both workers")
         stopped.append(rig.workers(producer, 2)[0])
         stopped[0].suspend()
 

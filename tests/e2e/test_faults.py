@@ -65,7 +65,8 @@ def test_a_connection_cut_ten_times_loses_nothing_and_repeats_nothing(
     dfserve: Start, tcp_address: str, proxy: Any, until: Callable[..., Any]
 ) -> None:
     count = 3000
-    with RemoteDataZMQ(tcp_address, timeout=60) as source:
+    # A small queue: a producer that is done has no connection left to cut.
+    with RemoteDataZMQ(tcp_address, timeout=60, queue_bytes=4 << 20) as source:
         source.reset_state()
         through = f"tcp://127.0.0.1:{proxy.port}"
         producer = _produce(dfserve, through, count=count, nbytes=20_000, pause=0.001)
@@ -294,7 +295,7 @@ def test_a_second_bind_names_the_process_that_holds_the_address(start: Start, ad
 def test_without_producers_the_iterator_raises_and_says_who_is_missing(tcp_address: str) -> None:
     from dfserve import Starved
 
-    with RemoteDataZMQ(tcp_address, timeout=2) as source, pytest.raises(Starved, match="no producer is connected"):
+    with RemoteDataZMQ(tcp_address, timeout=6) as source, pytest.raises(Starved, match="no producer is connected"):
         next(source)
     with (
         RemoteDataZMQ(tcp_address, bind=False, timeout=2) as source,

@@ -140,7 +140,7 @@ def test_who_does_not_want_to_share_sends_all_through_the_socket(
 
 def test_several_workers_of_a_daemon_have_a_pool_each(pools: Places, run_broker: Start, produce: Start) -> None:
     broker = run_broker("--queue-bytes", QUEUE)
-    with consumer_of(broker.address) as source:
+    with consumer_of(broker.address, min_producers=2) as source:
         flags = ("--workers", "2", "--passes", "1")
         produce(broker.address, "data-1", *flags, count=WHOLE, nbytes=LARGE)
         reader = Reader(source)
@@ -169,7 +169,7 @@ def test_two_groups_read_the_same_memory(
         on_wire, nbytes = (broker.total(f"dfserve_received_{what}bytes_total") for what in ("wire_", ""))
     assert [reader.numbers for reader in readers] == [list(range(WHOLE))] * 2
     assert all(reader.right for reader in readers)
-    assert (on_wire < nbytes / 4) is not flags
+    assert (on_wire < nbytes / 4) is (not flags)
     assert len(read) - lying > 40
     assert len(set(read[lying:])) <= (len(read) - lying) / 2, "a place is read by both"
 
@@ -351,17 +351,24 @@ def test_a_consumer_whose_connection_is_cut_reads_on_and_keeps_what_it_has(
 # ---------------------------------------------------------------------- epochs
 
 
-def test_an_epoch_in_strict_order_has_each_item_once_though_workers_die(pools: Places, rig: Any, until: Start) -> None:
+def test_an_epoch_in_strict_order_has_each_item_once_though_workers_die(
+    pools: Places, rig: Any, until: Start, metrics_port: int
+) -> None:
     n = 1500
     # A small queue, so that most of the epoch is still to be made when the next worker is there.
-    source, address = rig.hosting(queue_bytes=64 << 20, split_size=16, order="strict")
+    source, address = rig.hosting(queue_bytes=64 << 20, split_size=16, order="strict", metrics_port=metrics_port)
     producer = rig.produce(address, workers=2, n=n, nbytes=LARGE)
 
+    def both_are_connected() -> bool:
+        return bool(rig.metric(metrics_port, "dfserve_producers") == 2)
+
     def kill() -> None:
+        until(both_are_connected, "both workers")
         victim = until(producer.children, "a worker")[0]
         with contextlib.suppress(psutil.NoSuchProcess):  # it may be gone by itself
             victim.kill()
         until(lambda: len([each for each in producer.children() if each != victim]) == 2, "another worker")
+        until(both_are_connected, "its connection")
 
     rows = rig.read(source, {300: kill, 900: kill})
     assert rig.multiset(rows) == rig.whole(n)

@@ -27,6 +27,7 @@ from dfserve.producer.board import Board
 from dfserve.producer.uplink import Uplink
 
 supervisor.BACKOFF, supervisor.BACKOFF_MAX, supervisor.GIVE_UP = 0.05, 0.2, {give_up}
+supervisor.OBITUARY_MS = 30_000  # for a broker that is late, in a thread of the test
 set_up_logging("info")
 {pipeline}
 pipeline = pipeline if isinstance(pipeline, dict) else as_dataflow(pipeline)
@@ -102,7 +103,7 @@ def test_a_killed_worker_of_an_endless_stream_is_named_and_started_again(
 
 
 def test_a_killed_worker_of_a_finite_pass_is_not_started_again_and_the_consumer_is_told(
-    daemon: Start, broker: LocalBroker
+    daemon: Start, broker: LocalBroker, until: Until
 ) -> None:
     from dfserve import WorkerLost
 
@@ -110,7 +111,7 @@ def test_a_killed_worker_of_a_finite_pass_is_not_started_again_and_the_consumer_
         consumer.reset_state()
         program = daemon(BUSY, passes=1)
         assert next(consumer) == [1]
-        os.kill(pids(program)[0], signal.SIGKILL)
+        os.kill(until(lambda: pids(program), "the worker")[0], signal.SIGKILL)
         with pytest.raises(WorkerLost, match="killed by SIGKILL"):
             next(consumer)
     assert program.wait() == 4

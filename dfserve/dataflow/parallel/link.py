@@ -7,6 +7,8 @@ import pickle
 import signal
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -119,6 +121,19 @@ class Words:
                 self._pipe.close()
 
 
+@contextmanager
+def _ctrl_c_held_back(start_method: str) -> Iterator[None]:
+    """Start a process with SIGINT blocked until it ignores it: its parent decides what Ctrl-C means."""
+    if start_method == "forkserver":  # which would have it blocked for ever, and for whatever else it starts
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Link:
     """One worker as its parent sees it.
 
@@ -137,7 +152,8 @@ class Link:
         keep_from_children(self.pipe, near_words)
         self.process = context.Process(target=work, args=(far_pipe, far_words, self._file, window, *args), name=name)
         try:
-            self.process.start()
+            with _ctrl_c_held_back(context.get_start_method()):
+                self.process.start()
         finally:
             far_pipe.close()
             far_words.close()

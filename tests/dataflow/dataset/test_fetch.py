@@ -178,7 +178,7 @@ def test_a_name_that_does_not_exist_is_told() -> None:
 
 def test_a_silent_server_is_left_for_another_try(web: Any) -> None:
     good = web.body(b"a")
-    assert Fetcher(timeout=1.5).fetch(web.page("/a", web.late(DEADLINE, good), good)) == b"a"
+    assert Fetcher(timeout=9).fetch(web.page("/a", web.late(DEADLINE, good), good)) == b"a"
     assert "Timeout" in fails(Fetcher(timeout=0.4, retries=1), web.page("/b", web.late(DEADLINE, good)), "/b")
 
 
@@ -203,8 +203,8 @@ def test_a_server_that_drips_holds_nobody_longer_than_the_timeout(web: Any, piec
 def test_an_error_page_that_drips_or_breaks_off_is_still_what_its_status_says(web: Any) -> None:
     page = HEAD.replace(b"200 OK", b"404 Not Found")
     began = time.monotonic()
-    fails(Fetcher(timeout=0.3), web.page("/a", web.raw(page, *[b"x"] * 1000, every=0.05)), "404 Not Found")
-    assert time.monotonic() - began < 10
+    fails(Fetcher(timeout=9), web.page("/a", web.raw(page, *[b"x"] * 1000, every=0.05)), "404 Not Found")
+    assert time.monotonic() - began < 20  # the page would take 50 s
     fails(Fetcher(), web.page("/b", web.raw(page, b"x")), "404 Not Found")
 
 
@@ -449,9 +449,9 @@ def test_without_urllib3_the_error_says_what_to_install() -> None:
 def test_an_interrupt_ends_a_fetch_at_once(web: Any) -> None:
     url = web.page("/a", web.late(DEADLINE, web.body(b"a")))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), 2))
-    timer.start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # one that comes before the fetch is meant too
+        timer.start()
         Fetcher(timeout=DEADLINE * 3).fetch(url)
     timer.join()
     assert time.monotonic() - began < DEADLINE

@@ -74,7 +74,7 @@ def test_a_worker_killed_in_its_work_is_an_error_that_names_worker_and_signal(ki
 @pytest.mark.timeout(SECONDS)
 @every_process_kind
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int) -> None:
+def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int, until: Callable[..., Any]) -> None:
     others = set(multiprocessing.active_children())  # of operators that the report of an earlier test still refers to
     # A worker that is just starting still has its parent's handler, and another test may have left one.
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -84,7 +84,9 @@ def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int) -> N
     finally:
         signal.signal(signal.SIGTERM, before)
     workers = set(multiprocessing.active_children()) - others
-    os.kill(workers.copy().pop().pid or 0, signum)
+    victim = psutil.Process(workers.copy().pop().pid)
+    os.kill(victim.pid, signum)
+    until(lambda: victim.status() == psutil.STATUS_ZOMBIE, "its end")  # before the others have made all there is
     with pytest.raises(WorkerLost, match=signal.Signals(signum).name):
         list(islice(iterator, 100_000))
     assert not any(worker.is_alive() for worker in workers)
