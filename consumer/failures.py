@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def pipeline_error(message: DeliverFailure | Mishap | Quarantined) -> PipelineError:
     """Return the error, with key, host, worker and remote traceback."""
+    where = f"item {message.key}" if message.key.isdecimal() else message.key
     return PipelineError(
-        f"{message.kind} at {message.key} on {message.host}: {message.text}",
+        f"{message.kind} at {where} on {message.host}: {message.text}",
         key=message.key,
         kind=message.kind,
         host=message.host,

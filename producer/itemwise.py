@@ -159,7 +159,21 @@ def _refuse(ds: Any, names: set[str]) -> None:
         )
     for base in type(ds).__mro__:
         if (remedy := _REMEDIES.get(base.__name__)) is not None:
-            raise ConfigError(f"{_called(ds)} cannot be served in epochs mode; {remedy}")
+            raise ConfigError(f"{_called(ds)} cannot be served in epochs mode; {_of_iterated(ds) or remedy}")
+
+
+def _of_iterated(ds: Any) -> str:
+    """Say what to do with an object that is only iterated because it lacks something; empty if it is no such."""
+    iterated = vars(ds).get("_source")
+    names = {base.__name__ for base in type(iterated).__mro__}
+    if "DataLoader" in names:
+        return "return its .dataset: batch_size, shuffle and collate= are RemoteDataZMQ's, num_workers is --workers"
+    if "IterableDataset" in names:
+        return (
+            "it has no items that can be asked for by their number: serve it as a stream (mode='stream'), or read its"
+            " files as shards, with shard_keys() and open_shard(key)"
+        )
+    return "it has __getitem__, and no __len__: add it" if hasattr(type(iterated), "__getitem__") else ""
 
 
 def _refuse_tensorpacks(ds: Any) -> None:

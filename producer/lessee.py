@@ -174,6 +174,11 @@ class Lessee:
         self._forget(job.lease.lease)
         return [Dropped([job.lease.lease])]
 
+    def abandon(self) -> None:
+        """Let go of everything: nobody is there to take it, and whoever comes leases it to others."""
+        for number in list(self._jobs):
+            self._forget(number)
+
     def close(self) -> list[Message]:
         """Drop what is not begun, and every lease that comes from now on; returns what is to be said."""
         self._closed = True

@@ -43,6 +43,7 @@ MOST_COUNT = 2048  # datapoints: some milliseconds of a pipeline that is as fast
 SHARE = 64  # of the broker's budget: so many large blocks are to fit, or they stay small
 BEAT = 1.0  # seconds between heartbeats
 TTL = 10.0  # seconds of silence (a vanished machine, a stopped process) after which the broker drops the connection
+SILENCE = 3.0  # seconds: heartbeats of the broker's that did not come
 PATIENCE = 10.0  # seconds between lines in the log that say what is being waited for
 JOIN = 10.0  # seconds for the thread to end; it sends a goodbye and closes its socket
 
@@ -164,7 +165,8 @@ class Sender:
     def drain(self, deadline: float = float("inf"), *, consumed: bool = False) -> bool:
         """Wait until the broker has everything (``consumed``: until consumers have), or until a monotonic time.
 
-        So too for leases. Logs every ten seconds what it is waiting for. Returns whether all is there.
+        So too for leases; but after `interrupt`, not at a broker that is gone: no item is lost, others make them again.
+        Logs every ten seconds what it is waiting for. Returns whether all is there.
         """
         with self._changed:
             self._close_block()
@@ -172,6 +174,8 @@ class Sender:
             while not (self._outbox.consumed if consumed else self._outbox.empty) or not self._lessee.empty:
                 self.raise_error()
                 now = time.monotonic()
+                if self._interrupted and now - self._heard > SILENCE:
+                    self._lessee.abandon()
                 if now >= deadline:
                     return False
                 if now >= complain:

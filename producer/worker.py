@@ -88,8 +88,10 @@ def work(task: Task, board: Board, parent: int) -> int:
     if drained:
         return DONE
     held = sum(line.sender.held for line in lines)
-    log.error("told to stop: %d blocks were not taken by the broker within %.0f s", held, task.grace)
-    return DONE if task.passes is None else NOT_DRAINED
+    endless = task.passes is None
+    level = logging.WARNING if endless else logging.ERROR
+    log.log(level, "told to stop: %d blocks were not taken by the broker within %.0f s", held, task.grace)
+    return DONE if endless else NOT_DRAINED
 
 
 def _listen(bell: Bell, lines: Sequence[Line]) -> None:

@@ -69,11 +69,15 @@ class FakeBroker:
             self.instance = secrets.token_bytes(16)
         self._bind()
 
+    def leave(self) -> None:
+        """Be gone, without a word."""
+        self._socket.close(linger=0)
+
     def __enter__(self) -> FakeBroker:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._socket.close(linger=0)
+        self.leave()
         self._context.term()
 
     # ------------------------------------------------------------------ what it says

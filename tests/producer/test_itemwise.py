@@ -46,6 +46,30 @@ def items() -> DataFromList:
     return DataFromList([[number] for number in range(10)], shuffle=False)
 
 
+class NoLength:
+    """A data set that is not complete."""
+
+    def __getitem__(self, index: int) -> Any:
+        return [index]
+
+
+class DataLoader:
+    """As torch's, which batches and shuffles."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([])
+
+
+class IterableDataset:
+    """As torch's, which inherits a method that only raises."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([])
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "RepeatedData": (lambda: RepeatedData(items(), -1), "RepeatedData cannot .* an epoch is one pass"),
     "FixedSizeData": (lambda: FixedSizeData(items(), 3), "FixedSizeData cannot .* take a part of the source's list"),
@@ -63,6 +87,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "generator": (lambda: DataFromGenerator(lambda: iter([])), "DataFromGenerator of a function .* a generator has no"),
     "iterable": (lambda: DataFromIterable({1, 2}), "DataFromIterable of a set cannot .* use DataFromList"),
     "an iterable itself": (lambda: {1, 2}, "DataFromIterable of a set cannot .* use DataFromList"),
+    "no length": (lambda: NoLength(), "of a NoLength cannot .* it has __getitem__, and no __len__: add it"),
+    "loader": (lambda: DataLoader(), "of a DataLoader cannot .* return its .dataset: batch_size"),
+    "torch's iterable": (lambda: IterableDataset(), "of a IterableDataset cannot .* as a stream"),
     "batch within": (lambda: MapData(BatchData(items(), 2), list), "BatchData is not the last operator.* Move it"),
     "batch and print": (lambda: PrintData(BatchData(items(), 2)), "BatchData is not the last operator"),
     "batch of batches": (lambda: BatchData(BatchData(items(), 2), 2), "BatchData is not the last operator"),

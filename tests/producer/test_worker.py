@@ -138,6 +138,18 @@ def test_a_worker_told_to_stop_ends_when_what_it_has_made_is_taken(fake_broker: 
     assert board.place(0) is None
 
 
+def test_a_worker_told_to_stop_does_not_wait_for_a_broker_that_is_gone_to_take_what_others_can_make_again(
+    fake_broker: Callable[..., Any],
+) -> None:
+    broker = fake_broker()
+    pid, _ = start(broker.address, DataFromList([[number] for number in range(10)]), passes=None, grace=1000)
+    broker.lease(0)
+    broker.hear(e.Made)
+    broker.leave()
+    os.kill(pid, signal.SIGTERM)
+    assert end_of(pid) == DONE
+
+
 class Torch:
     """What a worker has to do with torch."""
 
