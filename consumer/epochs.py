@@ -88,6 +88,10 @@ class Epochs:
     def reset_state(self) -> None:
         """Connect and say who this rank is; the generation opens when all ranks and a producer are there."""
         if self._session is None:
+            if self._inbox.generation:
+                raise ConfigError(
+                    "this loader was closed: make a new one, and load_state_dict() this one's state_dict()"
+                )
             self._session = self._connect()
             self._await(lambda: self._inbox.greeted)
 
@@ -382,8 +386,8 @@ class Epochs:
     # ------------------------------------------------------------------ waiting
 
     def _opened(self) -> e.Opened:
-        self.reset_state()
         if self._inbox.opened is None:
+            self.reset_state()
             self._await(lambda: self._inbox.opened is not None)
         assert self._inbox.opened is not None
         return self._inbox.opened

@@ -318,6 +318,15 @@ def test_a_state_is_loaded_before_anything_is_asked_for(broker: LocalBroker) -> 
                 late.load_state_dict(state)
 
 
+def test_a_loader_that_was_closed_says_so_and_still_knows_where_it_was(broker: LocalBroker) -> None:
+    with broker.serving(numbers(6)):
+        with loader(broker, order="strict") as remote:
+            assert len(list(remote)) == 6
+        assert (len(remote), remote.source_len, remote.state_dict()["epoch"]) == (6, 6, 1)
+        with pytest.raises(ConfigError, match="this loader was closed: make a new one"):
+            iter(remote)
+
+
 def test_a_run_that_ended_after_whole_epochs_is_said_to_have_ended(broker: LocalBroker) -> None:
     with broker.serving(numbers(6)):
         with loader(broker, order="strict") as remote:
