@@ -27,6 +27,8 @@ def looped(make: Callable[..., Callable[[], Any]], args: tuple[Any, ...], proces
     time.sleep(warm_up_of(seconds))
     (own, workers), before, started = cpu_seconds(), sum(done.value for done in counts), time.perf_counter()
     time.sleep(seconds)
+    while all(loop.is_alive() for loop in loops) and sum(done.value for done in counts) == before:
+        time.sleep(0.01)  # on a machine that does other work not one may be done yet
     items, elapsed = sum(done.value for done in counts) - before, time.perf_counter() - started
     own_after, workers_after = cpu_seconds()
     if not all(loop.is_alive() for loop in loops):
