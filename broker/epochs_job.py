@@ -446,7 +446,7 @@ class EpochsJob:
         here = [worker for worker in self.production.lessees.workers.values() if worker.connected]
         if asked := [worker.name for worker in here if not worker.refused]:
             names = ", ".join(asked[:REFUSALS]) + (", …" if len(asked) > REFUSALS else "")
-            return f"the first item of pipeline {self.pipeline!r}, which {names} make: they are slow, or hang"
+            return f"the first item of pipeline {self.pipeline!r}, asked of {names}: it is slow, or hangs"
         refused = "".join(f" ({worker.name} cannot: {worker.refused})" for worker in here[:REFUSALS])
         return f"a producer of pipeline {self.pipeline!r}{refused}"
 

@@ -73,6 +73,7 @@ class Epochs:
         self._state: State | None = None  # after what was handed out last
         self._loaded: State | None = None
         self._beat: m.ConsumerBeat | None = None
+        self._closed = False
         self._retry_until = 0.0
         self._refusal = ""  # what the broker has against this rank, and may not have soon
         self._opener = Opener()
@@ -88,12 +89,13 @@ class Epochs:
     def reset_state(self) -> None:
         """Connect and say who this rank is; the generation opens when all ranks and a producer are there."""
         if self._session is None:
-            if self._inbox.generation:
-                raise ConfigError(
-                    "this loader was closed: make a new one, and load_state_dict() this one's state_dict()"
-                )
+            self._check_open()
             self._session = self._connect()
             self._await(lambda: self._inbox.greeted)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("this loader was closed: make a new one, and load this one's state_dict() into it")
 
     def widen(self, hwm: int) -> None:
         """Have at least so many datapoints in flight, if it is not connected yet."""
@@ -101,6 +103,7 @@ class Epochs:
 
     def load(self, state: State) -> None:
         """Begin where a state says."""
+        self._check_open()
         if self._session is not None:
             raise ConfigError(
                 "load_state_dict() comes before the first iteration, and before len(), source_len and reset_state():"
@@ -197,7 +200,10 @@ class Epochs:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Forget the session, which is closed by whoever closes it."""
+        """Forget the session, which is closed by whoever closes it. If it had joined a group, that is over."""
+        self._closed = bool(self._inbox.generation)
+        deque(self._run, maxlen=0)  # what is left of it was given back
+        self._run_length = 0
         self._session = None
 
     # ------------------------------------------------------------------ an epoch
@@ -343,6 +349,7 @@ class Epochs:
         """Return datapoints that may be handed out, as soon as there are any; () at the end of the epoch."""
         inbox = self._inbox
         while True:
+            self._check_open()
             self._check_fresh()
             self._hear(handout)
             rows = handout.run(handout.limit(inbox.total, final=inbox.final), most)

@@ -346,6 +346,7 @@ class RemoteDataZMQ(DataFlow):
     def close(self) -> None:
         """Leave the group, giving back what was not handed out; end the hosted broker. Safe to call twice."""
         sessions, self._sessions = self._sessions, []
+        self._epoch = None
         if self._plain is not None:
             self._plain.close()
             self._plain = None

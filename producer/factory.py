@@ -176,7 +176,7 @@ def _malformed(name: str, module_name: str, attribute: str) -> str:
 
 def _import(module_name: str, name: str) -> ModuleType:
     try:
-        with drawing_alike():
+        with drawing_alike(importing=True):
             return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         frames = _frames_of_user(error.__traceback__)

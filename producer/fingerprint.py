@@ -15,14 +15,13 @@ functions do is not seen: whoever changes one that matters says so, by ``ds.pipe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from dfserve.dataflow.base import known_length
 from dfserve.dataflow.failures import name_of
 from dfserve.producer.itemwise import Pipeline, adapted, is_parallel_map, name_of_source
 
@@ -32,6 +31,9 @@ _MOST_KEYS = 1 << 20
 _LOOKING_ON = {"PrintData", "TestDataSpeed"}
 # Attributes that hold an entry for each item: those of our own sources, of torch's Subset and of torchvision's folders.
 _LISTS = ("imglist", "files", "datapoints", "lst", "indices", "samples", "paths")
+# Attributes that hold what a data set takes its items from: those of torch's Subset and of our own DataFromList.
+_INNER = ("dataset", "lst")
+_FLAT = (list, tuple, range, str, bytes, np.ndarray)
 _DEEPEST = 16  # data sets in data sets
 
 
@@ -78,29 +80,49 @@ def _keys(source: Any) -> Iterator[str]:
         yield f"array {held.dtype.str} {held.shape}"
     else:
         for part in _nested(held):
-            entries = _entries(part)
-            step = max(1, -(-len(entries) // _MOST_KEYS))
-            yield from _below_common_folder([_key(entry) for entry in islice(entries, 0, None, step)])
+            yield from _below_common_folder([_key(entry) for entry in _entries(part)])
 
 
 def _nested(held: Any) -> Iterator[Any]:
     """Yield a data set, the one that it takes its items from, and so on."""
     for _ in range(_DEEPEST):
         yield held
-        held = getattr(held, "dataset", None)
-        if not (hasattr(held, "__getitem__") and hasattr(held, "__len__")):
+        inner = (_attribute(held, name) for name in _INNER)
+        held = next((found for found in inner if not isinstance(found, _FLAT) and _length(found) is not None), None)
+        if held is None:
             return
 
 
-def _entries(held: Any) -> Sequence[Any]:
-    """Return the list that has an entry for each item of a data set, if it has one."""
-    count = known_length(held)
-    for found in (held, *(getattr(held, name, None) for name in _LISTS)):
-        if getattr(found, "ndim", None) == 1:  # an array, or a tensor
-            found = found.tolist()  # the same entries
-        if isinstance(found, (list, tuple)) and len(found) == count:
-            return found
-    return ()
+def _entries(held: Any) -> list[Any]:
+    """Return what a data set has for each item, or for each second, third, ... of very many; nothing if it has none."""
+    count = _length(held)
+    for found in (held, *(_attribute(held, name) for name in _LISTS)):
+        if isinstance(found, (list, tuple, range)) or _is_vector(found):
+            entries = found[:: max(1, -(-len(found) // _MOST_KEYS))] if len(found) == count else ()
+            if len(entries):
+                return list(entries) if isinstance(entries, (list, tuple, range)) else list(entries.tolist())
+    return []
+
+
+def _is_vector(found: Any) -> bool:
+    """Tell a vector in memory, of numpy's or torch's: nothing else is read just to be compared."""
+    kinds = (np.ndarray, getattr(sys.modules.get("torch"), "Tensor", np.ndarray))
+    return isinstance(found, kinds) and found.ndim == 1
+
+
+def _attribute(held: Any, name: str) -> Any:
+    """Return an attribute of somebody's data set; None if it has none, or cannot say."""
+    try:
+        return getattr(held, name, None)
+    except Exception:  # noqa: BLE001  # whatever a property of theirs raises
+        return None
+
+
+def _length(held: Any) -> int | None:
+    try:
+        return len(held)
+    except Exception:  # noqa: BLE001  # see above
+        return None
 
 
 def _key(entry: Any) -> str:

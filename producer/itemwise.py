@@ -173,7 +173,8 @@ def _of_iterated(ds: Any) -> str:
             "it has no items that can be asked for by their number: serve it as a stream (mode='stream'), or read its"
             " files as shards, with shard_keys() and open_shard(key)"
         )
-    return "it has __getitem__, and no __len__: add it" if hasattr(type(iterated), "__getitem__") else ""
+    lacks_length = hasattr(type(iterated), "__getitem__") and known_length(iterated) is None
+    return "it has __getitem__, and no __len__: add it" if lacks_length else ""
 
 
 def _refuse_tensorpacks(ds: Any) -> None:

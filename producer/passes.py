@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from dfserve.dataflow.afresh import settle_torch
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.failures import key_of
 from dfserve.errors import BlockTooLarge, EncodeError, FactoryError
@@ -49,6 +50,7 @@ def send_passes(
     try:
         df = build()
         df.reset_state()
+        settle_torch()
         short_way = sender.short_way
         while passes is None or counter.passes < passes:
             counter.before = counter.datapoints

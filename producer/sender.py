@@ -77,6 +77,7 @@ class Sender:
         self._memory = BlockMemory(uplink.shared_memory)
         self._codec = None if uplink.compression is None else codec_of(uplink.compression)
         self._keys = uplink.keys
+        self._endless = not identity.passes
         self.patient = True
         self.takes_turns = False
         self.stream_wanted = False
@@ -171,11 +172,13 @@ class Sender:
         with self._changed:
             self._close_block()
             complain = time.monotonic() + PATIENCE
-            while not (self._outbox.consumed if consumed else self._outbox.empty) or not self._lessee.empty:
+            while not self._is_done(consumed):
                 self.raise_error()
                 now = time.monotonic()
-                if self._interrupted and now - self._heard > SILENCE:
+                if self._interrupted and now - self._heard > SILENCE and self._lessee.held:
+                    log.info("the broker at %s is silent: %d leases are given up", self.address, self._lessee.held)
                     self._lessee.abandon()
+                    continue
                 if now >= deadline:
                     return False
                 if now >= complain:
@@ -183,6 +186,13 @@ class Sender:
                     log.warning("%s", self._waiting_for(consumed))
                 self._changed.wait(min(BEAT, deadline - now))
         return True
+
+    def _is_done(self, consumed: bool) -> bool:
+        if not self._lessee.empty:
+            return False
+        # Blocks of an endless stream that were made before anybody asked, and that nobody wants: there is epochs mode.
+        unwanted = self._endless and self._interrupted and not self.stream_wanted
+        return unwanted or (self._outbox.consumed if consumed else self._outbox.empty)
 
     def interrupt(self) -> None:
         """Make a `send` that waits for room raise `Interrupted`, and drop the leases that are not begun.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dfserve.dataflow.afresh import settle_torch
 from dfserve.dataflow.failures import key_of, text_of
 from dfserve.epochs import order
 from dfserve.errors import ConfigError, DfserveError, TooManyErrors
@@ -264,6 +265,7 @@ class SplitRunner:
             return
         with self._streams.preparing():
             self._twins[-1].reset_state()
+        settle_torch()
         for twin in (self._feed.source, *self._twins[1:]):
             if twin is not self._undrawn:
                 self._streams.adopt(generators_in(twin))

@@ -37,8 +37,8 @@ def settle_torch() -> None:
     """Do as much for torch, once in a worker, if it is loaded by now: a pipeline that was just built may have done so.
 
     Its pool of threads (OpenMP's) does not survive a fork either: a worker that calls into it waits for ever. One
-    thread is also what DataLoader gives its workers. The generator of a process that forks is copied, and that of one
-    that has just loaded torch begins at the same number everywhere, so that all workers would draw alike.
+    thread is also what DataLoader gives its workers. A fork copies the generator, so that all workers would draw
+    alike.
     """
     global _seed_of_torch
     generator = torchs_generator()

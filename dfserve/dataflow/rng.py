@@ -151,7 +151,8 @@ def made_by(maker: Callable[[object], PhiloxState]) -> Iterator[None]:
     try:
         yield
     finally:
-        _makers.remove(maker)
+        with suppress(ValueError):  # in a child that was forked meanwhile
+            _makers.remove(maker)
 
 
 def living() -> list[PhiloxState]:

@@ -29,7 +29,11 @@ PATIENCE = 60.0  # seconds between lines in the log, where a chunk takes so long
 
 
 class _Copy:
-    """One copy: the thread that asked for it takes chunks from the first one on, the other from the last."""
+    """One copy: the thread that asked for it takes chunks from the first one on, the other from the last.
+
+    Attributes:
+        over: nobody copies any more.
+    """
 
     def __init__(self, target: Array, source: Array) -> None:
         step = max(1, CHUNK // source.itemsize)
@@ -38,6 +42,7 @@ class _Copy:
         self._with: dict[str, bool] = {}  # whether the other thread takes part: who sets it first decides
         self._outcome: list[BaseException | None] = []  # of the other thread's part, when that is over
         self._news: SimpleQueue[None] = SimpleQueue()  # that it is
+        self.over = False
 
     def help(self) -> None:
         """Take part, in the other thread, unless it is over."""
@@ -69,6 +74,7 @@ class _Copy:
                 log.warning("a thread that copies an array has been at one part of it for %.0f s", PATIENCE)
             except BaseException as error:  # noqa: BLE001  # not now: the other thread writes to what the caller lets go
                 raised = error
+        self.over = True
         if raised is not None:
             raise raised
 
@@ -129,11 +135,14 @@ def copy_large(target: Array, source: Array) -> None:
         _helper.invite(copy)
         _run(to, what, copy.chunks.popleft)
     finally:
-        try:
-            copy.end()
-        except BaseException:  # a handler may raise as the call begins, before anything of it is done; twice is no harm
-            copy.end()
-            raise
+        raised: BaseException | None = None
+        while not copy.over:
+            try:
+                copy.end()
+            except BaseException as error:  # noqa: BLE001, PERF203  # a handler's, perhaps before the call did anything
+                raised = error
+        if raised is not None:
+            raise raised
 
 
 def _run(target: Array, source: Array, take: Callable[[], slice]) -> None:

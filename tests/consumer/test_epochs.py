@@ -14,6 +14,7 @@ import pytest
 
 from dfserve import ConfigError, DatapointError, PipelineError, RemoteDataZMQ, Starved, UnknownLengthError
 from dfserve.broker.epochs_job import REFUSALS
+from dfserve.consumer import epoch_inbox
 from dfserve.consumer import epochs as epochs_module
 from dfserve.dataflow import (
     BatchData,
@@ -284,7 +285,7 @@ def test_a_second_consumer_of_the_same_rank_is_refused(broker: LocalBroker, monk
 
 
 def test_a_second_consumer_of_the_same_rank_is_told_so_also_if_it_waits_no_longer(broker: LocalBroker) -> None:
-    with broker.serving(numbers(12)), loader(broker) as first, loader(broker, timeout=2) as second:
+    with broker.serving(numbers(12)), loader(broker) as first, loader(broker, timeout=6) as second:
         next(iter(first))
         with pytest.raises(Starved, match=r"rank 0 \(.*\) of group 'default' is connected"):
             iter(second)
@@ -298,8 +299,8 @@ def test_workers_that_are_at_their_first_item_are_not_said_to_be_missing(broker:
         assert may_end.wait(HANG)
         return datapoint
 
-    late = pytest.raises(Starved, match=r"for the first item of pipeline 'default', which .*/.* make: they are slow")
-    with broker.serving(MapData(numbers(3), slow)), loader(broker, timeout=2.5) as remote:
+    late = pytest.raises(Starved, match=r"for the first item of pipeline 'default', asked of .*/.*: it is slow")
+    with broker.serving(MapData(numbers(3), slow)), loader(broker, timeout=6) as remote:
         try:
             with late:
                 next(iter(remote))
@@ -325,6 +326,23 @@ def test_a_loader_that_was_closed_says_so_and_still_knows_where_it_was(broker: L
         assert (len(remote), remote.source_len, remote.state_dict()["epoch"]) == (6, 6, 1)
         with pytest.raises(ConfigError, match="this loader was closed: make a new one"):
             iter(remote)
+        with pytest.raises(ConfigError, match="this loader was closed: make a new one"):
+            remote.load_state_dict(remote.state_dict())
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_loader_that_is_closed_in_the_middle_hands_out_nothing_more(broker: LocalBroker, size: int | None) -> None:
+    with broker.serving(numbers(30)):
+        remote = loader(broker, order="strict", split_size=10, batch_size=size)
+        rows = iter(remote)
+        next(rows)
+        next(remote)
+        state = remote.state_dict()
+        remote.close()
+        for more in (rows, remote):
+            with pytest.raises(ConfigError, match="this loader was closed"):
+                next(more)
+        assert remote.state_dict() == state
 
 
 def test_a_run_that_ended_after_whole_epochs_is_said_to_have_ended(broker: LocalBroker) -> None:
@@ -392,9 +410,12 @@ class Endless(DataFlow):
             yield [1]
 
 
-def test_a_source_without_items_is_refused_with_the_reason(broker: LocalBroker) -> None:
+def test_a_source_without_items_is_refused_with_the_reason(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epoch_inbox, "REFUSED", 1000)  # heartbeats: it is not hopeless yet
     missing = pytest.raises(Starved, match=r"a producer of pipeline 'default' \(.*Endless.*")
-    with broker.serving(Endless()), loader(broker, timeout=4.5) as remote, missing:  # sooner than it is hopeless
+    with broker.serving(Endless()), loader(broker, timeout=6) as remote, missing:
         next(iter(remote))
 
 

@@ -38,7 +38,7 @@ from dfserve.testing import LocalBroker
 from dfserve.wire.blocks import Rows
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
-ANSWERED = 3.0  # seconds: the same, where a broker must have answered by then
+ANSWERED = 6.0  # seconds: the same, where a broker must have answered by then
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from dfserve.producer.uplink import Uplink
 from dfserve.testing import LocalBroker
 
 SHORT = 0.3  # seconds: a timeout that a test waits for
-ANSWERED = 3.0  # seconds: the same, where a broker must have answered by then
+ANSWERED = 6.0  # seconds: the same, where a broker must have answered by then
 ABSENT = "ipc://@a-broker-that-is-not-there"
 
 

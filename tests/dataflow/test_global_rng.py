@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,59 @@ def test_torch_need_not_be_there(monkeypatch: pytest.MonkeyPatch, half_loaded: A
         first = np.random.rand()
     with drawing_alike():
         assert np.random.rand() == first
+
+
+TORCH = """
+import random
+class Generator:
+    def __init__(self):
+        self.rng = random.SystemRandom()
+    def manual_seed(self, seed):
+        self.rng = random.Random(seed)
+    def get_state(self):
+        return self.rng.getstate()
+    def set_state(self, state):
+        self.rng = random.Random()
+        self.rng.setstate(state)
+default_generator = Generator()
+"""
+SPLIT = """
+import sys
+import numpy as np
+from dfserve.dataflow.global_rng import drawing_alike
+def draw():
+    import torch
+    return torch.default_generator.rng.random()
+with drawing_alike(importing=True):
+    import where_torch_is_loaded
+with drawing_alike():
+    first = draw()
+with drawing_alike():
+    print(where_torch_is_loaded.drawn, first == draw(), first, np.random.rand() < 2, *map(type, sys.meta_path[:1]))
+"""
+
+
+@pytest.mark.parametrize("module", ["drawn = None", "import torch; drawn = torch.default_generator.rng.random()"])
+def test_torch_draws_alike_when_it_is_loaded_by_the_users_module_or_by_a_factory(tmp_path: Path, module: str) -> None:
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "where_torch_is_loaded.py").write_text(module)
+    told = {
+        subprocess.run([sys.executable, "-c", SPLIT], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+        for _ in range(3)
+    }
+    assert len(told) == 1
+    assert "True" in told.pop()
+
+
+def test_a_seed_that_the_users_module_sets_is_where_its_factories_begin() -> None:
+    code = (
+        "import numpy as np\n"
+        "from dfserve.dataflow.global_rng import drawing_alike\n"
+        "with drawing_alike(importing=True):\n    np.random.seed(42)\n"
+        "for _ in range(2):\n    with drawing_alike():\n        print(np.random.rand())\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert [float(one) for one in told] == [np.random.RandomState(42).rand()] * 2
 
 
 def test_torchs_own_generator_is_the_one_that_is_meant() -> None:

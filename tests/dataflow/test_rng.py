@@ -246,6 +246,20 @@ def test_taking_a_place_starts_the_count_of_generators_again() -> None:
     assert rng._place == Place(9, (1,))
 
 
+def test_a_child_that_is_forked_in_its_block_leaves_it_well() -> None:
+    code = (
+        "import os, sys\n"
+        "from dfserve.dataflow import rng\n"
+        "child = 0\n"
+        "with rng.made_by(lambda _: None):\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        sys.exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_two_that_answer_for_it_may_end_in_any_order_and_leave_nothing_behind() -> None:
     first, second = PhiloxState(1), PhiloxState(2)
     one, other = rng.made_by(lambda _: first), rng.made_by(lambda _: second)

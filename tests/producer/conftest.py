@@ -42,6 +42,7 @@ class FakeBroker:
         self.routes: dict[bytes, bytes] = {}  # connection by session
         self.hellos: dict[str, m.ProducerHello] = {}  # by pipeline
         self.welcomes = 0
+        self.stingy = False  # it grants nothing
         self.heard: list[tuple[str, m.Message, list[Any]]] = []  # pipeline, message, block
         self._acked: dict[bytes, int] = {}
         self._granted: dict[bytes, int] = {}
@@ -147,7 +148,7 @@ class FakeBroker:
         pieces = getattr(message, "pieces", [])
         block = decode_block(join(frames[2:], pieces, DEFAULT_LIMITS, Recycler())) if frames[2:] else []
         self.heard.append((name, message, block))
-        if isinstance(message, m.Offer):
+        if isinstance(message, m.Offer) and not self.stingy:
             self._granted[session] = message.first + len(message.sizes) - 1
             self._send(connection, m.Credit(self._acked[session], self._granted[session], 0))
         elif isinstance(message, m.Block):

@@ -98,6 +98,16 @@ def test_operators_and_batches_count_but_not_how_a_map_is_run_nor_a_look() -> No
     assert len({of(ds) for ds in different}) == len(different)
 
 
+class Five:
+    """A data set of five items."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Any:
+        return index
+
+
 class Subset:
     """As torch's."""
 
@@ -116,18 +126,60 @@ def test_another_subset_of_the_same_items_is_another_source_however_deep_it_lies
     different = [[0, 1, 2], [0, 1, 3], [2, 1, 0]]
     assert len({of(Subset(whole, indices)) for indices in different}) == 3
     assert len({of(Subset(Subset(whole, indices), [1, 2])) for indices in different}) == 3
+    assert of(Subset(whole, range(2))) != of(Subset(whole, range(2, 4)))
+    assert of(DataFromList(Subset(whole, [0, 1]))) != of(DataFromList(Subset(whole, [0, 2])))
     assert of(Subset(whole, [2, 0, 1])) == of(Subset(whole, (2, 0, 1))) == of(Subset(whole, np.array([2, 0, 1])))
 
 
 def test_the_files_of_a_data_set_count_where_it_keeps_them_by_a_usual_name() -> None:
-    class Folder(Subset):
+    class Folder(Five):
         def __init__(self, samples: list[Any]) -> None:
-            super().__init__(None, samples)
-            self.samples, self.indices = samples, range(len(samples))
+            self.samples = samples
 
     given = [(f"/data/{number}.jpg", number % 2) for number in range(5)]
     elsewhere = [(path.replace("/data", "/mnt/d"), number) for path, number in given]
     assert of(Folder(given)) == of(Folder(elsewhere)) != of(Folder(given[::-1]))
+
+
+class Odd(Five):
+    """A data set whose attributes cannot all be looked at, or are large."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    @property
+    def samples(self) -> Any:
+        raise RuntimeError("call setup() first")
+
+
+class Lazy:
+    """A vector on a disk, say."""
+
+    ndim = 1
+
+    def __len__(self) -> int:
+        raise ValueError("it is closed")
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("nothing is read to be compared")
+
+
+def test_attributes_that_cannot_be_looked_at_are_passed_over() -> None:
+    plain = of(Odd())
+    for attributes in ({"dataset": Lazy()}, {"paths": Lazy()}, {"dataset": "imagenet"}, {"dataset": {"a": 1}}):
+        assert of(Odd(**attributes)) == plain
+
+
+def test_a_vector_of_another_length_than_the_items_is_not_taken_for_their_names() -> None:
+    class Unreadable(np.ndarray[Any, Any]):
+        def tolist(self) -> Any:
+            raise AssertionError("it is not the items'")
+
+    assert of(Odd(paths=np.zeros(1000).view(Unreadable))) == of(Odd())
+    assert of(Odd(paths=np.arange(5))) != of(Odd())
 
 
 def test_a_version_of_the_pipeline_counts_wherever_it_is_set() -> None:

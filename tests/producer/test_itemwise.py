@@ -88,6 +88,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "iterable": (lambda: DataFromIterable({1, 2}), "DataFromIterable of a set cannot .* use DataFromList"),
     "an iterable itself": (lambda: {1, 2}, "DataFromIterable of a set cannot .* use DataFromList"),
     "no length": (lambda: NoLength(), "of a NoLength cannot .* it has __getitem__, and no __len__: add it"),
+    "iterated all the same": (lambda: DataFromIterable([[1]]), "DataFromIterable of a list cannot .* use DataFromList"),
     "loader": (lambda: DataLoader(), "of a DataLoader cannot .* return its .dataset: batch_size"),
     "torch's iterable": (lambda: IterableDataset(), "of a IterableDataset cannot .* as a stream"),
     "batch within": (lambda: MapData(BatchData(items(), 2), list), "BatchData is not the last operator.* Move it"),

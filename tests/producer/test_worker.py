@@ -138,6 +138,21 @@ def test_a_worker_told_to_stop_ends_when_what_it_has_made_is_taken(fake_broker: 
     assert board.place(0) is None
 
 
+def test_a_worker_told_to_stop_does_not_hand_over_what_it_made_before_anybody_asked_and_nobody_wants(
+    fake_broker: Callable[..., Any],
+) -> None:
+    broker = fake_broker(streams=["default"])
+    broker.stingy = True
+    pid, _ = start(broker.address, DataFromList([[number] for number in range(10)]), passes=None, grace=1000)
+    broker.hear(m.Offer)
+    broker.want_stream("default", False)
+    broker.say(e.Describe())
+    broker.hear(e.Source)
+    os.kill(pid, signal.SIGTERM)
+    broker.hear(m.Bye)
+    assert end_of(pid) == DONE
+
+
 def test_a_worker_told_to_stop_does_not_wait_for_a_broker_that_is_gone_to_take_what_others_can_make_again(
     fake_broker: Callable[..., Any],
 ) -> None:

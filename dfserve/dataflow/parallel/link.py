@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -127,6 +128,8 @@ def _ctrl_c_held_back(start_method: str) -> Iterator[None]:
     if start_method == "forkserver":  # which would have it blocked for ever, and for whatever else it starts
         yield
         return
+    if start_method == "spawn":
+        resource_tracker.ensure_running()  # which would unblock it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
