@@ -53,7 +53,7 @@ def start_of(seats: Sequence[Seat], source: Source, so_far: SoFar) -> tuple[Plan
         return plan.sized(source.items, source.item_bytes, source.batch), 0, Start()
     if seat.resume == "checkpoint":
         which = f"this broker has handed out part of epoch {epoch} to group members that are gone"
-        if left is not None and (left.split, left.row, left.taken, left.done, left.open) == (0, 0, 0, (), ()):
+        if left is not None and left == left.beginning(left.epoch):
             which = f"an earlier run of this group ended here before epoch {epoch}"
         _refuse(
             f"{which}, and no state was loaded: call load_state_dict() with the checkpoint's, or choose resume='broker'"

@@ -424,9 +424,8 @@ class EpochsJob:
 
     def beat(self, seat: Seat) -> ConsumerBeat:
         """Say what a waiting rank wants to know."""
-        here = [worker for worker in self.production.lessees.workers.values() if worker.connected]
+        here, budget = self.production.lessees.here, self.production.budget
         refused = [f"{worker.name} ({worker.refused})" for worker in here if worker.refused]
-        budget = self.production.budget
         occupancy = budget.used / budget.total
         return ConsumerBeat(seat.sent, len(here) - len(refused), 0, refused[-REFUSALS:], self.queued(), occupancy)
 
@@ -435,18 +434,17 @@ class EpochsJob:
         missing = sorted(set(range(seat.plan.world)) - here)
         waiting = []
         if missing:
-            ranks = ", ".join(map(str, missing[:16])) + (", …" if len(missing) > 16 else "")
-            waiting.append(f"rank {ranks} of {seat.plan.world} in group {self.group!r}")
+            waiting.append(f"rank {_some(missing, 16)} of {seat.plan.world} in group {self.group!r}")
         if self.production.source is None:
             waiting.append(self._nothing_known())
         self._send(seat.session, e.Forming(self.instance, " and ".join(waiting)), ())
 
     def _nothing_known(self) -> str:
         """Say why nobody has told what there is to serve."""
-        here = [worker for worker in self.production.lessees.workers.values() if worker.connected]
+        here = self.production.lessees.here
         if asked := [worker.name for worker in here if not worker.refused]:
-            names = ", ".join(asked[:REFUSALS]) + (", …" if len(asked) > REFUSALS else "")
-            return f"the first item of pipeline {self.pipeline!r}, asked of {names}: it is slow, or hangs"
+            some = _some(asked, REFUSALS)
+            return f"the first item of pipeline {self.pipeline!r}, asked of {some}: it is slow, or hangs"
         refused = "".join(f" ({worker.name} cannot: {worker.refused})" for worker in here[:REFUSALS])
         return f"a producer of pipeline {self.pipeline!r}{refused}"
 
@@ -496,3 +494,7 @@ class EpochsJob:
                     ledger.passed(rank)
         self.production.expect(self.production.source.item_bytes * self.plan.split_size)
         self.production.entered = max(self.epochs, default=0) + 1  # ranks may be further than the record
+
+
+def _some(names: Sequence[object], most: int) -> str:
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")

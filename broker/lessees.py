@@ -77,6 +77,11 @@ class Lessees:
     def __init__(self) -> None:
         self.workers: dict[bytes, Lessee] = {}
 
+    @property
+    def here(self) -> list[Lessee]:
+        """Those that are connected."""
+        return [worker for worker in self.workers.values() if worker.connected]
+
     def idlest(self, slot: int) -> Lessee | None:
         """Return the worker with the fewest leases among those that may have one more."""
         ready = [worker for worker in self.workers.values() if worker.has_room(slot)]

@@ -73,7 +73,6 @@ class Epochs:
         self._state: State | None = None  # after what was handed out last
         self._loaded: State | None = None
         self._beat: m.ConsumerBeat | None = None
-        self._closed = False
         self._retry_until = 0.0
         self._refusal = ""  # what the broker has against this rank, and may not have soon
         self._opener = Opener()
@@ -94,7 +93,7 @@ class Epochs:
             self._await(lambda: self._inbox.greeted)
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._session is None and self._inbox.generation:
             raise ConfigError("this loader was closed: make a new one, and load this one's state_dict() into it")
 
     def widen(self, hwm: int) -> None:
@@ -201,7 +200,6 @@ class Epochs:
 
     def close(self) -> None:
         """Forget the session, which is closed by whoever closes it. If it had joined a group, that is over."""
-        self._closed = bool(self._inbox.generation)
         deque(self._run, maxlen=0)  # what is left of it was given back
         self._run_length = 0
         self._session = None
@@ -339,7 +337,7 @@ class Epochs:
         self._ended = self._inbox.epoch
         epoch = self._inbox.epoch + 1
         self._inbox.want(epoch)
-        self._state = replace(self._state, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=())
+        self._state = self._state.beginning(epoch)
         self._handout = Handout(self._plan(), self._inbox.identity.rank, self._state, 0)
         if self._session is not None:
             self._session.connection.send(self._inbox.beat(self._meter.total))

@@ -16,7 +16,7 @@ functions do is not seen: whoever changes one that matters says so, by ``ds.pipe
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -97,17 +97,16 @@ def _entries(held: Any) -> list[Any]:
     """Return what a data set has for each item, or for each second, third, ... of very many; nothing if it has none."""
     count = _length(held)
     for found in (held, *(_attribute(held, name) for name in _LISTS)):
-        if isinstance(found, (list, tuple, range)) or _is_vector(found):
-            entries = found[:: max(1, -(-len(found) // _MOST_KEYS))] if len(found) == count else ()
-            if len(entries):
-                return list(entries) if isinstance(entries, (list, tuple, range)) else list(entries.tolist())
+        if _is_at_hand(found) and len(found) == count:
+            some = found[:: max(1, -(-count // _MOST_KEYS))]
+            return list(some) if isinstance(some, Sequence) else list(some.tolist())
     return []
 
 
-def _is_vector(found: Any) -> bool:
-    """Tell a vector in memory, of numpy's or torch's: nothing else is read just to be compared."""
-    kinds = (np.ndarray, getattr(sys.modules.get("torch"), "Tensor", np.ndarray))
-    return isinstance(found, kinds) and found.ndim == 1
+def _is_at_hand(found: Any) -> bool:
+    """Tell a list, or a vector of numpy's or torch's in memory: nothing else is read just to be compared."""
+    vectors = (np.ndarray, getattr(sys.modules.get("torch"), "Tensor", np.ndarray))
+    return isinstance(found, (list, tuple, range)) or (isinstance(found, vectors) and found.ndim == 1)
 
 
 def _attribute(held: Any, name: str) -> Any:

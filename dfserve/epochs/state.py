@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -120,6 +120,10 @@ class State:
         _check_plan(made)
         (_check_strict if made.order == "strict" else _check_arrival)(made)
         return made
+
+    def beginning(self, epoch: int) -> State:
+        """Return the position at the beginning of an epoch of the same plan."""
+        return replace(self, epoch=epoch, split=0, start=0, row=0, taken=0, done=(), open=())
 
     def disagreement(self, plan: Mapping[str, Any]) -> str | None:
         """Say in which field of ``plan`` it differs from this state, the first of them with both values, else None.

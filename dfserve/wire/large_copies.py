@@ -33,6 +33,7 @@ class _Copy:
 
     Attributes:
         over: nobody copies any more.
+        error: what the other thread's part raised, once it is over.
     """
 
     def __init__(self, target: Array, source: Array) -> None:
@@ -43,6 +44,7 @@ class _Copy:
         self._outcome: list[BaseException | None] = []  # of the other thread's part, when that is over
         self._news: SimpleQueue[None] = SimpleQueue()  # that it is
         self.over = False
+        self.error: BaseException | None = None
 
     def help(self) -> None:
         """Take part, in the other thread, unless it is over."""
@@ -58,25 +60,17 @@ class _Copy:
         self._news.put(None)
 
     def end(self) -> None:
-        """See that nobody copies any more, whatever a signal's handler raises meanwhile; that is raised afterwards."""
+        """See that nobody copies any more. Who is interrupted in it asks again, until it is ``over``."""
         self.chunks.clear()
-        raised: BaseException | None = None
-        while True:
-            try:
-                if not self._with.setdefault("help", False):
-                    self._arrays.clear()
-                    break
-                if self._outcome:
-                    raised = raised or self._outcome[0]
-                    break
-                self._news.get(timeout=PATIENCE)
-            except Empty:
-                log.warning("a thread that copies an array has been at one part of it for %.0f s", PATIENCE)
-            except BaseException as error:  # noqa: BLE001  # not now: the other thread writes to what the caller lets go
-                raised = error
+        if self._with.setdefault("help", False):
+            while not self._outcome:
+                try:
+                    self._news.get(timeout=PATIENCE)
+                except Empty:  # noqa: PERF203  # once a minute
+                    log.warning("a thread that copies an array has been at one part of it for %.0f s", PATIENCE)
+            self.error = self._outcome[0]
+        self._arrays.clear()
         self.over = True
-        if raised is not None:
-            raise raised
 
 
 class _Helper:
@@ -139,8 +133,9 @@ def copy_large(target: Array, source: Array) -> None:
         while not copy.over:
             try:
                 copy.end()
-            except BaseException as error:  # noqa: BLE001, PERF203  # a handler's, perhaps before the call did anything
+            except BaseException as error:  # noqa: BLE001, PERF203  # not now: the other thread writes to what we let go
                 raised = error
+        raised = raised or copy.error
         if raised is not None:
             raise raised
 
