@@ -89,7 +89,12 @@ def test_a_pass_is_as_long_as_tensorpacks(tensorpack: ModuleType, num_thread: in
         assert list(ours) == list(numbers(20))
     for thread in theirs.threads:
         thread.stop()
-        theirs.queue.get()  # or it would wait five seconds for room before it looks
+    with theirs.queue.mutex:  # or one that waits for room would do so for five seconds before it looks
+        theirs.queue.queue.clear()
+        theirs.queue.not_full.notify_all()
+    for thread in theirs.threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_several_threads_run_pipelines_of_their_own_and_a_pass_is_the_length_of_one() -> None:
