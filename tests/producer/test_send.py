@@ -23,6 +23,7 @@ from dfserve import (
     send_dataflow_zmq,
 )
 from dfserve.dataflow import DataFlow
+from dfserve.producer import sender as sender_module
 from dfserve.testing import LocalBroker
 
 MIB = 1 << 20
@@ -193,7 +194,11 @@ def test_a_datapoint_that_comes_alone_waits_neither_for_the_next_one_nor_for_a_h
         sender.join(30)
 
 
-def test_large_datapoints_share_larger_blocks_where_the_broker_has_room(broker: LocalBroker) -> None:
+def test_large_datapoints_share_larger_blocks_where_the_broker_has_room(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FLUSH", "HOLD"):  # on a busy machine no block would be full before its time
+        monkeypatch.setattr(sender_module, name, 30.0)
     datapoint = [np.zeros(150_000, np.uint8)]
     assert largest_block(broker, [datapoint] * 100) == (1 << 20) // 150_064  # the budget of 2 MiB has room for few
     with LocalBroker() as roomy:
