@@ -434,13 +434,15 @@ def test_streams_of_several_pipelines_take_turns(broker: FakeBroker) -> None:
             broker.hear(m.Block, pipeline=name)
 
 
-def test_a_stream_pauses_where_it_is_while_the_broker_does_not_want_it(streaming: FakeBroker) -> None:
+def test_a_stream_pauses_where_it_is_while_the_broker_does_not_want_it(
+    streaming: FakeBroker, until: Callable[..., Any]
+) -> None:
     broker = streaming
     with serving(broker, numbers(1000)) as worker:
         found = broker.hear_block(m.Block)[1]
         broker.want_stream("default", False)
         broker.lease(split=0)
-        broker.hear_all(e.Made, 0.1)
+        until(lambda: broker.hear_all(e.Made, 0.1), "the lease, before which it has heard the other")
         sent = worker.lines[0].counter.datapoints
         broker.hear_all(e.Made, 0.1)
         assert worker.lines[0].counter.datapoints == sent
