@@ -212,7 +212,7 @@ def test_a_parallel_flow_begins_its_threads_in_the_process_that_iterates(listed:
     ds = NetworkImages(listed).parallel(3)
     before = set(threading.enumerate())
     ds.reset_state()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before, "earlier tests' may end meanwhile"
     assert sorted(labels(ds)) == list(range(30))
     threads = set(threading.enumerate()) - before - {thread for thread in threading.enumerate() if not thread.daemon}
     assert sum(thread.name.startswith("ParallelImages") for thread in threads) == 3
