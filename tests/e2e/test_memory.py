@@ -43,6 +43,7 @@ def test_memory_stays_under_the_budget_while_four_producers_push_against_a_stopp
     ]
     broker.wait_for("dfserve_datapoints_delivered_total", 1)
     consumer.signal(signal.SIGSTOP)
+    broker.wait_for("dfserve_queue_occupancy_ratio", 0.5)  # the producers push from here on
 
     processes = {"broker": psutil.Process(broker.program.pid)}
     processes |= {f"worker {n}": _worker(producer, until) for n, producer in enumerate(producers)}
@@ -54,7 +55,6 @@ def test_memory_stays_under_the_budget_while_four_producers_push_against_a_stopp
         time.sleep(STEP)
     print({name: f"{nbytes / MIB:.0f} MiB" for name, nbytes in peak.items()}, f"over {SECONDS:.0f} s")
 
-    assert broker.total("dfserve_queue_occupancy_ratio") > 0.5, "the producers did not fill the queue"
     assert peak.pop("broker") < BOUND + TO_CONSUMER + nbytes
     from_worker = max(window.WORKER_FLOOR_BYTES, window.FLOOR_BLOCKS * nbytes)  # made, and not granted yet
     for number in range(PRODUCERS):
