@@ -167,7 +167,7 @@ class Scrape:
     """The metrics page of a port, by name: with labels as {'name{a="b"}': value}, and summed over them."""
 
     def __init__(self, port: int) -> None:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as page:
             text = page.read().decode()
         pairs = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         self.values = {name: float(value) for name, _, value in pairs}
