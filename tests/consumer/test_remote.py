@@ -122,11 +122,11 @@ def test_a_second_bind_names_the_process_and_the_way_out(tcp_address: str) -> No
             second.reset_state()
 
 
-def test_it_says_which_port_it_was_given() -> None:
-    with RemoteDataZMQ("tcp://127.0.0.1:0", "ipc://@ports") as remote:
+def test_it_says_which_port_it_was_given(free_port: int) -> None:
+    with RemoteDataZMQ("tcp://127.0.0.1:0", f"ipc://@ports-{free_port}") as remote:
         tcp, ipc = remote.endpoints
         assert not tcp.endswith(":0")
-        assert ipc == "ipc://@ports"
+        assert ipc == f"ipc://@ports-{free_port}"
         dfserve.send_dataflow_zmq(numbers(3), tcp, passes=1)
         assert list(remote) == numbers(3)
 
@@ -436,12 +436,12 @@ def test_a_plain_receiver_can_be_reset_twice_and_asked_for_the_next_at_once(tcp_
 # ---------------------------------------------------------------------- a trainer of its own
 
 
-def test_a_trainer_that_just_exits_leaves_no_broker_and_no_complaint(start: Callable[..., Any]) -> None:
-    code = """
+def test_a_trainer_that_just_exits_leaves_no_broker_and_no_complaint(start: Callable[..., Any], free_port: int) -> None:
+    code = f"""
 import json, dfserve, os
-df = dfserve.RemoteDataZMQ("ipc://@exits")
+df = dfserve.RemoteDataZMQ("ipc://@exits-{free_port}")
 df.reset_state()
-print(json.dumps({"broker": df._sessions[0].broker.pid}))
+print(json.dumps({{"broker": df._sessions[0].broker.pid}}))
 """
     trainer = start("-W", "error", "-c", code)
     assert trainer.wait() == 0

@@ -42,8 +42,8 @@ def test_keys_that_cannot_be_used_connect_nothing(tmp_path: Path) -> None:
         open_sessions(["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"], False, {}, None, tmp_path / "none.secret")
 
 
-def test_a_broker_is_started_before_its_consumer_loads_zmq_and_numpy() -> None:
-    script = """
+def test_a_broker_is_started_before_its_consumer_loads_zmq_and_numpy(free_port: int) -> None:
+    script = f"""
 import json, subprocess, sys
 import dfserve
 popen, loaded = subprocess.Popen, []
@@ -51,7 +51,7 @@ def noted(*args, **options):
     loaded.append([name for name in ("numpy", "zmq", "cv2") if name in sys.modules])
     return popen(*args, **options)
 subprocess.Popen = noted
-with dfserve.RemoteDataZMQ("ipc://@before-numpy") as remote:
+with dfserve.RemoteDataZMQ("ipc://@before-numpy-{free_port}") as remote:
     remote.reset_state()
 print(json.dumps([loaded, "numpy" in sys.modules]))
 """

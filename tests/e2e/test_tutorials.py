@@ -80,7 +80,7 @@ def no_process_left(until: Callable[..., Any]) -> Iterator[None]:
     before = set(me.children(recursive=True))
     yield
     gc.collect()  # a pipeline that a frame of a traceback holds
-    until(lambda: not set(me.children(recursive=True)) - before, "processes to end", timeout=10)
+    until(lambda: not set(me.children(recursive=True)) - before, "processes to end")
 
 
 @pytest.fixture(params=["here", "remote"])

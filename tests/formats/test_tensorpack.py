@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -88,17 +87,6 @@ def tensorpack(program: str, address: str, how: str, serializer: str = "msgpack"
     finally:
         process.kill()
         process.communicate()
-
-
-@pytest.fixture(params=["tcp", "ipc", "abstract"])
-def address(request, tmp_path):
-    if request.param == "tcp":
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    return f"ipc://{tmp_path}/feed" if request.param == "ipc" else f"ipc://@dfserve-{secrets.token_hex(6)}"
 
 
 @pytest.mark.parametrize("ours", ["bind", "connect"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -338,7 +339,9 @@ for number in itertools.count():
 def test_a_save_that_is_killed_leaves_nothing_that_loads(tmp_path: Path) -> None:
     draw = random.Random(0)
     interrupted = 0
-    for trial in range(6):
+    for trial in itertools.count():
+        if trial >= 6 and interrupted:  # on a busy machine a saver may not get to its next save before it is killed
+            break
         folder = tmp_path / str(trial)
         folder.mkdir()
         saver = subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(folder)], stdout=subprocess.PIPE)
@@ -355,7 +358,6 @@ def test_a_save_that_is_killed_leaves_nothing_that_loads(tmp_path: Path) -> None
             found = list(LMDBSerializer.load(path, shuffle=False))
             assert [number for _, number in found] == list(range(400))
             assert all((array == number % 251).all() for array, number in found)
-    assert interrupted, "no kill came in the middle of a save"
 
 
 def test_what_a_killed_save_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
