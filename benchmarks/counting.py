@@ -29,9 +29,9 @@ def cpu_seconds(others: Iterable[int] = ()) -> tuple[float, float]:
 
 
 def take(data: Iterator[Any], stride: int, seconds: float) -> tuple[int, float]:
-    """Take datapoints for a time; return how many and how long it took."""
+    """Take datapoints for a time, and some in any case; return how many and how long it took."""
     items, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
+    while (elapsed := time.perf_counter() - started) < seconds or not items:
         for datapoint in itertools.islice(data, stride):
             del datapoint
         items += stride

@@ -37,8 +37,8 @@ def received(images: Iterator[Any], seconds: float) -> Figures:
 
 
 def take(images: Iterator[Any], seconds: float) -> tuple[int, float]:
-    """Take images for a time; return how many and how long it took."""
+    """Take images for a time, and one in any case; return how many and how long it took."""
     items, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
+    while (elapsed := time.perf_counter() - started) < seconds or not items:
         items += touch(next(images))
     return items, elapsed

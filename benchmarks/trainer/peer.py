@@ -31,7 +31,7 @@ def trained(side: Side, data: Iterator[Any], seconds: float) -> tuple[int, list[
     """Take batches, with a step after each, for a time; return how many, and the seconds of each wait."""
     waits: list[float] = []
     end = time.perf_counter() + seconds
-    while (asked := time.perf_counter()) < end:
+    while (asked := time.perf_counter()) < end or not waits:
         batch = next(data)
         waits.append(time.perf_counter() - asked)
         side.step()
