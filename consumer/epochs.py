@@ -105,8 +105,9 @@ class Epochs:
         self._check_open()
         if self._session is not None:
             raise ConfigError(
-                "load_state_dict() comes before the first iteration, and before len(), source_len and reset_state():"
-                " this loader has joined its group already, at another position. Make a new one, and load first"
+                "load_state_dict() comes before the first iteration, and before len(), source_len, state_dict() and"
+                " reset_state(): this loader has joined its group already, at another position. Make a new one, and"
+                " load first"
             )
         self._loaded = state
         identity = replace(self._inbox.identity, state=json.dumps(state.to_dict()), epoch=state.epoch)
@@ -114,17 +115,18 @@ class Epochs:
 
     @property
     def state(self) -> State:
-        """The position after what was handed out last.
+        """The position after what was handed out last; before that, where the group begins, which is waited for.
 
         Raises:
-            ConfigError: nothing is known of a position yet; or several ranks share the order of arrival.
+            ConfigError: several ranks share the order of arrival.
+            Starved: nobody says where the group begins.
         """
         self._note_position()
         state = self._state or self._loaded
         if state is None:
-            raise ConfigError(
-                "there is no position before the first iteration: take the state after a datapoint came out"
-            )
+            self._begin()
+            state = self._state
+            assert state is not None
         if state.order == "arrival" and state.world > 1:
             raise ConfigError(
                 f"a position in the order of arrival is one rank's, and this group has {state.world}; choose 'strict'"

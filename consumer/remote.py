@@ -278,8 +278,11 @@ class RemoteDataZMQ(DataFlow):
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last datapoint or batch that was handed out; mode="epochs".
 
+        Before the first, that is where the group begins: it waits for the other ranks and a producer, as len() does.
+
         Raises:
-            ConfigError: a stream has none; or nothing was handed out yet; or several ranks take what arrives first.
+            ConfigError: a stream has none; or several ranks take what arrives first.
+            Starved: after ``timeout`` seconds, the other ranks or every producer are missing still.
         """
         if self._epochs is None:
             raise ConfigError("a stream has no position that a checkpoint could keep; mode='epochs' has")

@@ -214,7 +214,7 @@ def bind(socket: zmq.Socket[bytes], ep: Endpoint, patience: float = 2.0) -> str:
 
 
 def connect(socket: zmq.Socket[bytes], ep: Endpoint) -> None:
-    """Connect ``socket``; whoever binds the address may come later.
+    """Connect ``socket``; whoever binds the address may come later, and so may its name, but that is logged.
 
     Raises:
         EndpointError: nobody can connect to this address (``*``, ``0.0.0.0``, ``::``, port 0), or libzmq refuses it.
@@ -229,7 +229,12 @@ def connect(socket: zmq.Socket[bytes], ep: Endpoint) -> None:
         )
     if ep.scheme == "tcp" and ep.port == 0:
         raise EndpointError(f"address {ep}: port 0 means any free port and is for binding; to connect, name the port")
-    socket.setsockopt(zmq.IPV6, int(":" in _numeric(ep).host))
+    numeric = _numeric(ep)
+    if numeric.is_named:
+        log.warning(
+            "%s: no host is known here by the name %r; is it right? It is looked up again and again", ep, ep.host
+        )
+    socket.setsockopt(zmq.IPV6, int(":" in numeric.host))
     try:
         socket.connect(ep.text)  # a name stays one: libzmq looks it up again at each try
     except zmq.ZMQError as error:

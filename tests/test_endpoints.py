@@ -377,8 +377,15 @@ def test_port_0_cannot_be_connected_to(pull):
         endpoints.connect(pull, parse("tcp://127.0.0.1:*"))
 
 
-def test_a_name_that_does_not_resolve_yet_can_be_connected_to(pull):
+def test_a_name_that_does_not_resolve_yet_can_be_connected_to_and_is_said(pull, caplog):
     endpoints.connect(pull, parse("tcp://broker.invalid:8877"))
+    assert "no host is known here by the name 'broker.invalid'" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_nothing_is_said_of_a_host_that_is_known(pull, caplog, host):
+    endpoints.connect(pull, parse(f"tcp://{host}:8877"))
+    assert not caplog.text
 
 
 def test_a_holder_that_is_suspended_is_named(pull):

@@ -249,8 +249,32 @@ def test_a_producer_with_another_source_is_left_out(broker: LocalBroker, caplog:
                 assert sorted(firsts(remote)) == list(range(40))
 
 
-def test_there_is_no_position_before_the_first_iteration(broker: LocalBroker) -> None:
-    with loader(broker) as remote, pytest.raises(ConfigError, match="before the first iteration"):
+def test_the_position_before_the_first_iteration_is_where_it_begins(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)):
+        with loader(broker, group="a") as remote:
+            beginning = remote.state_dict()
+            whole = firsts(remote)
+        assert sorted(whole) == list(range(12))
+        with loader(broker, group="b") as remote:
+            remote.load_state_dict(beginning)
+            assert remote.state_dict() == beginning
+            assert firsts(remote) == whole
+            rest = remote.state_dict()
+        with loader(broker, group="c") as remote:
+            remote.load_state_dict(rest)
+            assert remote.state_dict() == rest
+
+
+def test_a_state_that_was_asked_for_first_is_the_position_from_which_the_loop_goes_on(broker: LocalBroker) -> None:
+    with broker.serving(numbers(12)), loader(broker, batch_size=4) as remote:
+        remote.state_dict()
+        with pytest.raises(ConfigError, match=r"state_dict\(\) and reset_state"):
+            remote.load_state_dict(remote.state_dict())
+        assert len(list(remote)) == 3
+
+
+def test_the_position_before_the_first_iteration_needs_a_producer(broker: LocalBroker) -> None:
+    with loader(broker, timeout=0.5) as remote, pytest.raises(Starved, match="for a producer of pipeline"):
         remote.state_dict()
 
 
