@@ -29,7 +29,7 @@ from dfserve.dataflow import (
 from dfserve.testing import LocalBroker
 from dfserve.wire.blocks import Rows
 
-HANG = 20.0  # seconds after which a wait is a failure
+HANG = 60.0  # seconds after which a wait is a failure
 
 
 def numbers(count: int) -> DataFromList:
@@ -271,11 +271,6 @@ def test_a_state_that_was_asked_for_first_is_the_position_from_which_the_loop_go
         with pytest.raises(ConfigError, match=r"state_dict\(\) and reset_state"):
             remote.load_state_dict(remote.state_dict())
         assert len(list(remote)) == 3
-
-
-def test_the_position_before_the_first_iteration_needs_a_producer(broker: LocalBroker) -> None:
-    with loader(broker, timeout=0.5) as remote, pytest.raises(Starved, match="for a producer of pipeline"):
-        remote.state_dict()
 
 
 def test_several_ranks_have_no_position_in_the_order_of_arrival(broker: LocalBroker) -> None:
@@ -622,7 +617,7 @@ def test_batch_size_makes_no_datapoint_and_keeps_two_batches_in_flight(
 
 
 def test_a_batch_that_no_epoch_could_fill_is_refused_when_the_length_is_known(broker: LocalBroker) -> None:
-    with loader(broker, timeout=5) as remote:
+    with loader(broker) as remote:
         batches = BatchData(remote, 13)  # nobody is there yet, and nothing waits
         with broker.serving(numbers(12)), pytest.raises(ConfigError, match="13 is more than the 12 datapoints"):
             next(iter(batches))

@@ -154,7 +154,7 @@ def test_it_is_a_dataflow(broker: LocalBroker) -> None:
 
 
 def test_its_iterator_ends_with_the_stream_and_stays_ended(broker: LocalBroker) -> None:
-    with broker.consumer(timeout=5) as remote:
+    with broker.consumer() as remote:
         broker.send([[1], [2], [3]])
         rows = iter(remote)
         assert [next(rows), next(rows), next(rows)] == [[1], [2], [3]]
@@ -491,7 +491,7 @@ def test_what_was_handed_out_in_batches_and_one_by_one_is_told_apart_from_the_re
 
 
 def test_a_stream_that_ended_in_a_batch_is_not_waited_for_again(broker: LocalBroker) -> None:
-    with broker.consumer(timeout=5) as remote:
+    with broker.consumer() as remote:
         for count, expected in ((4, [[0, 1], [2, 3]]), (3, [[0, 1], [2]])):
             broker.send(labelled(count))
             batches = iter(BatchData(remote, 2, remainder=True))

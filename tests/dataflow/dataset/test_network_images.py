@@ -364,7 +364,7 @@ def test_a_program_whose_server_is_silent_ends_when_it_is_done(web: Any) -> None
         f"ds = NetworkImages([[{url!r}, 0]] * 20).parallel(4); ds.reset_state()\n"
         "threading.Thread(target=lambda: next(iter(ds)), daemon=True).start(); time.sleep(1); print('done')\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=25)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert run.stdout == "done\n"
     assert run.returncode == 0
 

