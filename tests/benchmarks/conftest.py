@@ -37,7 +37,7 @@ def run_benchmarks(group: str, out: Path, *options: str) -> Run:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=220,  # seconds: less than a test has
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def benchmarks(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *options]
     env = {**os.environ, **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.parametrize("options", [("lmdb", "--case", "tokens"), ("images", "--side", "t4")])

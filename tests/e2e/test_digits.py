@@ -74,7 +74,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> str:
     with subprocess.Popen(produce, env=environment) as producer:
         try:
             command = [sys.executable, TRAINER, address, "--checkpoint", str(folder / "digits.pt"), *PLAN]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
         finally:
             producer.terminate()
     assert done.returncode == 0, done.stderr

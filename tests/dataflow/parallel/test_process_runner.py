@@ -307,7 +307,7 @@ def test_an_interrupt_anywhere_leaves_a_runner_that_works(num_proc: str) -> None
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])])
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, script, num_proc], env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, script, num_proc], env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "works\n"

@@ -75,7 +75,7 @@ def test_a_save_that_is_killed_leaves_the_whole_file_or_none(name: str, tmp_path
     serializer, arguments = FORMATS[name]
     where = f"{serializer.__module__.rpartition('.')[2]}.{serializer.__name__}"
     command = [sys.executable, "-c", KILLER, str(tmp_path / name), where, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found[0] is None

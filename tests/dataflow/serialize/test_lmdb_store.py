@@ -284,7 +284,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 def outcomes(copies: Path) -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", READ_COPIES, str(copies)], capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-c", READ_COPIES, str(copies)], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
