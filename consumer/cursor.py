@@ -34,15 +34,15 @@ class Cursor:
     def unfold(self) -> bool:
         """Make datapoints of what is left, if those that were made are handed out. False: there is nothing left."""
         if not self._made():
-            self._whole, self._folded = self._folded, NO_ROWS
-            self.unfolded = iter(self._whole)
+            whole, made = self._folded, iter(self._folded)  # of many; nothing is lost if an interrupt comes meanwhile
+            self._whole, self._folded, self.unfolded = whole, NO_ROWS, made
         return self._made() > 0
 
     def take(self, most: int) -> Sequence[Any]:
         """Hand out at most ``most`` datapoints together, as a slice of the block; empty: there is nothing left."""
         if made := self._made():
-            deque(self.unfolded, maxlen=0)  # whoever still iterates over them must not have them too
             self._folded = self._whole[-made:]
+            deque(self.unfolded, maxlen=0)  # whoever still iterates over them must not have them too
         self._whole = NO_ROWS
         run = self._folded[:most]
         self._folded = self._folded[len(run) :] if len(run) < len(self._folded) else NO_ROWS

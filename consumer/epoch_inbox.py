@@ -54,6 +54,7 @@ class EpochInbox:
         epoch: that is wanted.
         total, final: how many outputs of the epoch have numbers (in complete rows), and whether that is all.
         report: of the epoch, once it is complete.
+        taken: the delivery that is being opened.
     """
 
     def __init__(self, identity: e.EpochsHello) -> None:
@@ -73,6 +74,7 @@ class EpochInbox:
         self._opened = self._handed = 0  # deliveries: the last that was taken, and that was handed out whole
         self._need = 0  # outputs
         self._waiting: deque[Arrival] = deque()
+        self.taken: Arrival | None = None
         self._refused = 0  # heartbeats in a row, one a second, in which every producer refused
 
     @property
@@ -139,6 +141,8 @@ class EpochInbox:
         claimed = max(self._claimed, self._opened)  # without confirmations what is opened may not be claimed
         count = nbytes = outputs = 0
         for arrival in self._waiting:
+            if arrival is self.taken:
+                continue
             enough = count >= AHEAD_BLOCKS and nbytes >= AHEAD_BYTES and outputs >= self._need
             if arrival.number > claimed:
                 if enough and not (hungry and claimed == self._confirmed):
@@ -151,13 +155,20 @@ class EpochInbox:
         return [self._claim(waited)]
 
     def take(self) -> Arrival | None:
-        """Take the oldest delivery if its claim is confirmed."""
+        """Take the oldest delivery if its claim is confirmed. It is there until it is `put_out`."""
         if not self.has_confirmed:
             return None
-        self._handed = max(self._handed, self._opened)  # the one before
-        arrival = self._waiting.popleft()
-        self._opened = arrival.number
+        arrival = self._waiting[0]
+        if arrival is not self.taken:
+            self._handed = max(self._handed, self._opened)  # the one before
+            self._opened, self.taken = arrival.number, arrival
         return arrival
+
+    def put_out(self, arrival: Arrival) -> None:
+        """Let go of a delivery that was taken: what it has is with whoever hands it out."""
+        if self._waiting and self._waiting[0] is arrival:
+            self._waiting.popleft()
+        self.taken = None
 
     def given_up(self, *, over: bool) -> e.Quarantined | None:
         """Take the news of an item that was given up: when what came before is opened, or the epoch is ``over``.
@@ -208,12 +219,13 @@ class EpochInbox:
         if message.delivery > self._received + 1:
             return False
         if message.delivery == self._received + 1:
-            self._received += 1
-            self._waiting.append(Arrival(message.delivery, message, frames, sum(map(len, frames))))
             if isinstance(message, e.Portion):
                 self._confirm(message)
-            if self.opened is not None and not self.opened.confirms:
-                self._confirmed = self._received
+            number = message.delivery
+            waiting = deque([*self._waiting, Arrival(number, message, frames, sum(map(len, frames)))])
+            confirmed = number if self.opened is not None and not self.opened.confirms else self._confirmed
+            # All or, if an interrupt comes, nothing.
+            self._waiting, self._received, self._confirmed = waiting, number, confirmed
         return True
 
     def _confirm(self, message: e.Confirm | e.Portion) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -211,6 +212,9 @@ class Epochs:
     def _resumed(self) -> Handout:
         handout = self._begin()
         self._settle_run()
+        taken = self._inbox.taken
+        if taken is not None and handout.has(taken.message.split):  # an interrupt came when that was done
+            self._inbox.put_out(taken)
         if self._touched and not self._batch and not self._await_more(handout):
             self._end()  # the last loop had all of its epoch, but was not asked for more: this one is the next
             handout = self._begin()
@@ -226,8 +230,8 @@ class Epochs:
         else:
             self._inbox.need(0)
             while rows := self._next_run(handout, None):
-                self._run = iter(rows)
-                self._run_length = len(rows)
+                run, length = iter(rows), len(rows)
+                self._run, self._run_length = run, length  # no call comes between them, and so no interrupt
                 yield from self._run
                 self._settle_run()
         self._end()
@@ -342,7 +346,7 @@ class Epochs:
         self._state = self._state.beginning(epoch)
         self._handout = Handout(self._plan(), self._inbox.identity.rank, self._state, 0)
         if self._session is not None:
-            self._session.connection.send(self._inbox.beat(self._meter.total))
+            self._session.send(self._inbox.beat(self._meter.total))
             self._receive()
 
     def _next_run(self, handout: Handout, most: int | None) -> Sequence[Any]:
@@ -380,10 +384,12 @@ class Epochs:
         message = arrival.message
         self._claim(hungry=False)
         if isinstance(message, e.Mishap):
+            self._inbox.put_out(arrival)
             self._fail(message)
             return
         rows = self._opener.open(arrival.frames, message.pieces)
         count = handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
+        self._inbox.put_out(arrival)
         self._tally.good(count * handout.plan.world)  # one rank hears of the failures of all
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
@@ -426,7 +432,7 @@ class Epochs:
     def _claim(self, *, hungry: bool) -> None:
         if self._session is not None:
             for message in self._inbox.claims(self._meter.total, hungry=hungry):
-                self._session.connection.send(message)
+                self._session.send(message)
 
     def _await(self, ready: Callable[[], bool]) -> None:
         session = self._session
@@ -446,8 +452,8 @@ class Epochs:
     def _receive(self) -> None:
         session = self._session
         assert session is not None
-        for message, frames in session.messages(self._note_bad):
-            self._handle(session, message, frames)
+        while session.receive(partial(self._handle, session), self._note_bad):
+            pass
 
     def _note_bad(self) -> None:
         self.errors += 1

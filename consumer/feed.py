@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from dfserve.consumer.inbox import Arrival, Inbox
@@ -53,17 +54,17 @@ class Feed:
 
     @property
     def waiting(self) -> int:
-        """Deliveries that were received and not taken."""
+        """Deliveries that were received and not handed out."""
         return len(self._inbox)
 
     # ------------------------------------------------------------------ in
 
-    def take(self) -> Arrival | None:
-        """Return the oldest delivery, or None if nothing is here; never waits."""
-        arrival = self._inbox.take()
+    def first(self) -> Arrival | None:
+        """Return the oldest delivery that is not handed out, or None if nothing is here; never waits."""
+        arrival = self._inbox.first()
         if arrival is None:
             self.receive()
-            arrival = self._inbox.take()
+            arrival = self._inbox.first()
         return arrival
 
     def receive(self, *, everything: bool = False) -> None:
@@ -78,8 +79,7 @@ class Feed:
         session = self.session
         if session is None or (self._inbox and not everything):
             return
-        for message, frames in session.messages(self._note_bad):
-            self._handle(session, message, frames)
+        while session.receive(partial(self._handle, session), self._note_bad):
             if self._inbox and not everything:
                 return
 
@@ -101,7 +101,7 @@ class Feed:
     def _send(self, session: Session | None, messages: Iterable[m.Message]) -> None:
         if session is not None:
             for message in messages:
-                session.connection.send(message)
+                session.send(message)
 
     def handed_out(self, arrival: Arrival) -> None:
         """Note that all of a delivery was handed out."""
@@ -135,12 +135,12 @@ class Feed:
             opened: the delivery that is being handed out, if it is this broker's.
             left: how many of its datapoints were not handed out yet.
         """
-        partial = 0
+        begun = 0
         if opened is not None and left == 0:
             self._inbox.handed_out(opened)
         elif opened is not None and isinstance(opened.message, m.Deliver):
-            partial = opened.message.count - opened.message.skip - left
-        self._send(self.session, [m.Bye(self._inbox.done, partial)])
+            begun = opened.message.count - opened.message.skip - left
+        self._send(self.session, [m.Bye(self._inbox.done, begun)])
 
     def close(self) -> None:
         """Forget the session, which is closed by whoever closes it, and what was received."""

@@ -83,6 +83,10 @@ class Handout:
                 self._ready = deque(sorted(self._ready, key=lambda segment: segment.first))
         return sum(len(segment.rows) for segment in segments)
 
+    def has(self, split: int) -> bool:
+        """Whether a split's block was added, and something of it is left."""
+        return any(segment.split == split for segment in self._ready if segment.place < len(segment.rows))
+
     # ------------------------------------------------------------------ out
 
     def limit(self, total: int, *, final: bool) -> int | None:
@@ -98,9 +102,9 @@ class Handout:
 
         They count as handed out when `advance` says so.
         """
-        if not self._ready or (limit is not None and self._ready[0].first >= limit):
+        segment = self._first()
+        if segment is None or (limit is not None and segment.first >= limit):
             return ()
-        segment = self._ready[0]
         count = len(segment.rows) - segment.place
         if limit is not None:
             count = min(count, limit - segment.first)
@@ -110,27 +114,34 @@ class Handout:
         return segment.rows if whole else segment.rows[segment.place : segment.place + count]
 
     def advance(self, count: int) -> None:
-        """Note that so many datapoints of the last run were handed out."""
+        """Note that so many datapoints of the last run were handed out.
+
+        All of it or, if an interrupt comes, nothing: there is no call in the last two lines.
+        """
         if not count:
             return
-        row = self.passed // self.rows.stride
-        if not self._ready:  # padding, which no position points into
-            self.passed += count
+        passed = self.passed + count
+        segment = self._first()
+        if segment is None:  # padding, which no position points into
+            self.passed = passed
             return
-        segment = self._ready[0]
-        segment.place += count
-        segment.first += count
-        self.passed += count
-        over = segment.place == len(segment.rows)
-        if over:
-            self._ready.popleft()
-        if self.strict and self.passed // self.rows.stride > row:
-            self._row_anchor = (segment.split, segment.start)
-        elif not self.strict and over and segment.last:
-            self._done = merged([*self._done, (segment.split, segment.split + 1)])
-            self._open.pop(segment.split, None)
+        place, first = segment.place + count, segment.first + count
+        anchor, done, opened = self._row_anchor, self._done, self._open
+        if self.strict and passed // self.rows.stride > self.passed // self.rows.stride:
+            anchor = (segment.split, segment.start)
+        elif not self.strict and segment.last and place == len(segment.rows):
+            done = merged([*done, (segment.split, segment.split + 1)])
+            opened = {split: count for split, count in opened.items() if split != segment.split}
         elif not self.strict:
-            self._open[segment.split] = segment.first - segment.start
+            opened = {**opened, segment.split: first - segment.start}
+        segment.place, segment.first, self.passed = place, first, passed
+        self._row_anchor, self._done, self._open = anchor, done, opened
+
+    def _first(self) -> Segment | None:
+        """Return the segment that is handed out next, behind those of which nothing is left."""
+        while self._ready and self._ready[0].place == len(self._ready[0].rows):
+            self._ready.popleft()
+        return self._ready[0] if self._ready else None
 
     def padding(self, total: int) -> Any:
         """Return the next datapoint that completes the last row, whose block is here."""

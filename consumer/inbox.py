@@ -99,8 +99,8 @@ class Inbox:
         if message.delivery > self._received + 1:
             return False
         if message.delivery == self._received + 1:
-            self._received += 1
-            self._waiting.append(Arrival(self._broker, message, frames))
+            waiting = deque([*self._waiting, Arrival(self._broker, message, frames)])
+            self._waiting, self._received = waiting, message.delivery  # both or, if an interrupt comes, neither
         return True
 
     def receive(self, message: Message, frames: Sequence[Any]) -> list[Message]:
@@ -117,15 +117,17 @@ class Inbox:
             lost = True
         return [self.hello()] if lost or isinstance(message, Who) else []
 
-    def take(self) -> Arrival | None:
-        """Take the oldest delivery that was not opened, or None."""
-        return self._waiting.popleft() if self._waiting else None
+    def first(self) -> Arrival | None:
+        """Return the oldest delivery, or None. It stays until it is handed out, since an interrupt may come before."""
+        return self._waiting[0] if self._waiting else None
 
     def handed_out(self, arrival: Arrival) -> None:
         """Note that all of a delivery was handed out; one of an earlier broker's is nobody's business any more."""
         if arrival.broker == self._broker:
             self.done = arrival.message.delivery
             self._owed_bytes += sum(map(len, arrival.frames))
+        if arrival is self.first():
+            self._waiting.popleft()
 
     @property
     def owes(self) -> bool:

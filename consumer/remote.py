@@ -363,7 +363,7 @@ class RemoteDataZMQ(DataFlow):
             self._stream.say_goodbye()
             return
         goodbye = self._epochs.farewell()
-        session.connection.send(goodbye)
+        session.send(goodbye)
         if session.broker is None:  # a hosted one ends with us
             self._epochs.await_parting(session, goodbye)
 

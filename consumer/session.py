@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,24 +81,38 @@ class Session:
         """Close both, once."""
         self._finalizer()
 
-    def messages(self, bad: Callable[[], object]) -> Iterator[tuple[m.Message, list[Any]]]:
-        """Iterate over what has come; ``bad`` is told of each message that cannot be read, and that is passed over.
+    def send(self, message: m.Message) -> None:
+        """Send without waiting, see `Connection.send`; not from what `receive` calls."""
+        self.connection.begin()
+        self.connection.send(message)
+        self.connection.end()
+
+    def receive(self, handle: Callable[[m.Message, list[Any]], object], bad: Callable[[], object]) -> bool:
+        """Take in one message that has come; False if there is none.
+
+        Args:
+            handle: is given it, with its block's frames, and sends its answers by the connection itself. If that, or
+                what a signal's handler raises, does not let it end, the message comes again, by another connection.
+            bad: is called in place of that, if it cannot be read.
 
         Raises:
             WireError: the broker speaks another version of the protocol.
         """
-        while True:
-            try:
-                received = self.connection.receive()
-            except WireError as error:
-                if error.reason == "version":
-                    raise
-                bad()
-                log.error("the broker at %s sent a message that cannot be read: %s", self.where, error)
-                continue
-            if received is None:
-                return
-            yield received
+        self.connection.begin()
+        received = None
+        try:
+            received = self.connection.receive()
+            some = received is not None
+        except WireError as error:
+            if error.reason == "version":
+                raise
+            some = True
+            bad()
+            log.error("the broker at %s sent a message that cannot be read: %s", self.where, error)
+        if received is not None:
+            handle(*received)
+        self.connection.end()
+        return some
 
     def wait(
         self,
@@ -110,7 +124,7 @@ class Session:
         each_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
         """As the function `wait`, for this session alone; ``beat`` returns the heartbeat."""
-        wait([self], ready, receive, lambda: self.connection.send(beat()), who, timeout, each_tick)
+        wait([self], ready, receive, lambda: self.send(beat()), who, timeout, each_tick)
 
 
 def open_sessions(

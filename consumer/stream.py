@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from dfserve.consumer.cursor import Cursor
+from dfserve.consumer.cursor import NO_ROWS, Cursor
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.feed import Feed
 from dfserve.consumer.inbox import Arrival
@@ -81,6 +81,7 @@ class Stream:
         self._meter = meter
         self._cursor = Cursor()
         self._open: tuple[Feed, Arrival] | None = None
+        self._over = False  # and nobody was told yet
         self._next_beat = 0.0
         self._opener: Opener  # made with the sessions: it needs numpy, which is loaded while a broker starts
         self._failures = 0
@@ -188,53 +189,60 @@ class Stream:
     def _next_block(self) -> None:
         """Make the next block the one that is handed out; raise what arrived instead of one."""
         self.reset_state()
+        self._end_if_over()
         self._finish_open()
         if self._several and time.monotonic() >= self._next_beat:
             self._keep_in_touch()
         feed, arrival = self._next_arrival()
-        self._open = feed, arrival
         message = arrival.message
         if isinstance(message, m.Deliver):
-            self._open_block(message, arrival)
+            self._open_block(feed, arrival, message)
             return
+        if isinstance(message, m.DeliverEnd):
+            self._over = self._rota.end(feed)
+        self._open = feed, arrival
         self._finish_open()
         if isinstance(message, m.DeliverFailure):
             self._fail(pipeline_error(message))
             return
-        over = self._rota.end(feed)
         self._give_receipts(all_of_them=True)  # nobody knows whether there will be another loop
         if message.broken:
             self._fail(_incomplete(message, f" at {feed.address}" if self._several else ""))
-        if over:
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._over:
+            self._over = False
             raise EndOfStream
 
     def _next_arrival(self) -> tuple[Feed, Arrival]:
         """Return what is next: of the brokers that have something, from the one that was read longest ago."""
         while True:
             for feed in self._rota.going:
-                arrival = feed.take()
+                arrival = feed.first()
                 if arrival is not None:
                     self._rota.served(feed)
                     return feed, arrival
             self._await_arrival()
 
-    def _open_block(self, message: m.Deliver, arrival: Arrival) -> None:
+    def _open_block(self, feed: Feed, arrival: Arrival, message: m.Deliver) -> None:
+        rows: Sequence[Any] = NO_ROWS
         try:
-            rows = self._opener.open(arrival.frames, message.pieces)
+            rows = self._opener.open(arrival.frames, message.pieces)[message.skip :]
         except WireError as error:
             self._failures += 1
             log.error("dropped a block of %s: %s", message.source, error)
-            return
+        cursor = Cursor(rows)
+        self._open, self._cursor = (feed, arrival), cursor  # no call comes between them, and so no interrupt
         if message.again:
-            self.in_doubt += len(rows) - message.skip
-        self._cursor = Cursor(rows[message.skip :])
-        self._tally.good(len(rows) - message.skip)
+            self.in_doubt += len(rows)
+        self._tally.good(len(rows))
 
     def _finish_open(self) -> None:
         if self._open is not None:
             feed, arrival = self._open
-            self._open = None
             feed.handed_out(arrival)
+            self._open = None
             self._give_receipts()
 
     def _give_receipts(self, *, all_of_them: bool = False) -> None:

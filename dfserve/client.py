@@ -44,6 +44,9 @@ class Connection:
             answers for a stopped process too. Workers set it, trainers do not: a paused trainer is not dead.
         keys: what it presents over tcp, and the broker's key that it wants to see. Not used over ipc.
         freed: for a worker that shares its memory: called with what the broker says it has done with of that.
+
+    Attributes:
+        socket: to be polled; another one after `resume`.
     """
 
     def __init__(
@@ -55,12 +58,22 @@ class Connection:
         keys: ClientKeys | None = None,
         freed: Callable[[bytes], object] | None = None,
     ) -> None:
+        self._endpoint, self._ttl, self._keys = endpoints.parse(address), ttl, keys
         self._shared = SharedBlocks() if shares else None
         self._freed = freed
-        self._unsealing = Unsealing()
         self._handshakes: Handshakes | None = None
+        self._torn = False
         self._context = zmq.Context()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        self._unsealing = Unsealing()
         self.socket = self._context.socket(zmq.DEALER)
+        by_name = self._endpoint.is_named
         options = {
             # A connection that broke takes its queue with it, and the next one starts with a probe. With this no
             # multipart message may be received: `dfserve.wire.envelope` says why.
@@ -70,32 +83,40 @@ class Connection:
             zmq.RCVHWM: 0,  # and what is received
             zmq.LINGER: LINGER_MS,
             zmq.RECONNECT_IVL: RECONNECT_MS,
-            zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+            zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_BY_NAME_MS if by_name else RECONNECT_MAX_MS,
             zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
             zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
-            zmq.HEARTBEAT_TTL: int(ttl * 1000),
+            zmq.HEARTBEAT_TTL: int(self._ttl * 1000),
             zmq.TCP_KEEPALIVE: 1,
         }
         for option, value in options.items():
             self.socket.setsockopt(option, value)
         self.socket.setsockopt(zmq.ROUTING_ID, b"c" + secrets.token_bytes(15))
-        try:
-            endpoint = endpoints.parse(address)
-            if endpoint.is_named:
-                self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_BY_NAME_MS)
-            if endpoint.scheme == "tcp":
-                self._be_known(endpoint, keys)
-            endpoints.connect(self.socket, endpoint)
-        except BaseException:
-            self.close()
-            raise
+        if self._endpoint.scheme == "tcp":
+            self._be_known()
+        endpoints.connect(self.socket, self._endpoint)
 
-    def _be_known(self, endpoint: endpoints.Endpoint, keys: ClientKeys | None) -> None:
-        if keys is not None:
+    def _be_known(self) -> None:
+        if (keys := self._keys) is not None:
             self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
             self.socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
             self.socket.setsockopt(zmq.CURVE_SERVERKEY, keys.broker)
-        self._handshakes = Handshakes(Monitor(self._context, self.socket), endpoint, keys)
+        self._handshakes = Handshakes(Monitor(self._context, self.socket), self._endpoint, keys)
+
+    def begin(self) -> None:
+        """Begin to send, or to receive and to act upon it: what a signal's handler that raises, as Ctrl-C does, tears.
+
+        Half a message may be in the socket then, or a whole one nowhere. What does not come to `end` is the end of the
+        connection, as if it had been cut: the next `begin` makes another one, and the hello there says what is missing.
+        """
+        if self._torn:
+            self._close_socket(linger=0)
+            self._open()
+        self._torn = True
+
+    def end(self) -> None:
+        """All that was begun is done."""
+        self._torn = False
 
     def check(self) -> None:
         """See that the broker has not turned us away; to be called about once a second while waiting.
@@ -163,11 +184,14 @@ class Connection:
 
     def close(self) -> None:
         """Close, giving a goodbye two seconds to leave."""
-        if self._handshakes is not None:
-            self._handshakes.monitor.close()
-            self._handshakes = None
-        self.socket.close()
+        self._close_socket(linger=LINGER_MS)
         self._context.term()
+
+    def _close_socket(self, linger: int) -> None:
+        handshakes, self._handshakes = self._handshakes, None
+        if handshakes is not None:
+            handshakes.monitor.close()
+        self.socket.close(linger)
 
     def __enter__(self) -> Connection:
         return self

@@ -122,7 +122,7 @@ class SimConsumer:
             self.inbox.handed_out(self.open)
             for message in self.inbox.receipt(0.0, 0.0):
                 self.link.send(message)
-        self.open = self.inbox.take()
+        self.open = self.inbox.first()
         if self.open is None:
             return
         message = self.open.message

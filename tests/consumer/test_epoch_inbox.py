@@ -53,8 +53,12 @@ def test_a_claim_goes_as_far_ahead_of_what_was_opened() -> None:
     assert claimed(inbox) == 5
     inbox.receive(e.Confirm(GENERATION, 5, 0, 200, False, ""), [])
     for opened in range(1, 4):
-        assert inbox.take() is not None
+        arrival = inbox.take()
+        assert arrival is not None
         assert claimed(inbox) == 5 + opened
+        assert inbox.take() is arrival, "until it is put out"
+        inbox.put_out(arrival)
+        assert inbox.claims(0.0, hungry=False) == []
 
 
 def test_more_datapoints_may_be_wanted_in_flight_and_never_fewer() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,9 +26,14 @@ class Line:
         self.sent: list[m.Message] = []
         self.connection = SimpleNamespace(send=self.sent.append)
 
-    def messages(self, _bad: Callable[[], object]) -> Iterator[tuple[m.Message, list[Any]]]:
-        while self.coming:
-            yield self.coming.pop(0), []
+    def send(self, message: m.Message) -> None:
+        self.sent.append(message)
+
+    def receive(self, handle: Callable[[m.Message, list[Any]], object], _bad: Callable[[], object]) -> bool:
+        some = bool(self.coming)
+        if some:
+            handle(self.coming.pop(0), [])
+        return some
 
 
 @pytest.fixture
@@ -49,9 +54,10 @@ def block(number: int, count: int = 10, skip: int = 0) -> m.Deliver:
     return m.Deliver(number, count, skip, "data/0", again=False, pieces=[])
 
 
-def take(feed: Feed) -> Arrival:
-    arrival = feed.take()
+def hand_out(feed: Feed) -> Arrival:
+    arrival = feed.first()
     assert arrival is not None
+    feed.handed_out(arrival)
     return arrival
 
 
@@ -59,7 +65,7 @@ def test_one_without_a_connection_has_nothing_and_says_nothing() -> None:
     feed = Feed("tcp://a:1", m.ConsumerHello(b"s" * 16, "host/1", "host", 1, "p", "g", 50, "wait", 1, b"", 0, 0))
     feed.beat(0.0, NOW)
     feed.say_goodbye(None, 0)
-    assert feed.take() is None
+    assert feed.first() is None
     assert not feed.welcomed
 
 
@@ -75,12 +81,12 @@ def test_it_takes_in_one_delivery_at_a_time_and_leaves_the_rest_in_the_queue(fee
     assert (feed.waiting, len(line.coming)) == (1, 1)
     feed.receive(everything=True)
     assert (feed.waiting, len(line.coming)) == (2, 0)
-    assert [take(feed).message.delivery for _ in range(2)] == [1, 2]
+    assert [hand_out(feed).message.delivery for _ in range(2)] == [1, 2]
 
 
 def test_the_broker_is_told_what_was_handed_out_and_how_long_the_trainer_waited(feed: Feed, line: Line) -> None:
     line.coming += [block(1)]
-    feed.handed_out(take(feed))
+    hand_out(feed)
     assert feed.owes
     feed.give_receipt(2.5, NOW)
     assert line.sent == [m.Done(1, 2.5)]
@@ -89,9 +95,9 @@ def test_the_broker_is_told_what_was_handed_out_and_how_long_the_trainer_waited(
 
 def test_a_receipt_that_is_not_due_is_given_where_all_that_is_owed_is(feed: Feed, line: Line) -> None:
     line.coming += [block(1), block(2)]
-    feed.handed_out(take(feed))
+    hand_out(feed)
     feed.give_receipt(0.0, NOW)
-    feed.handed_out(take(feed))
+    hand_out(feed)
     feed.give_receipt(0.0, NOW)
     assert line.sent == [m.Done(1, 0.0)]
     feed.give_receipt(0.0, NOW, owed=True)
@@ -108,7 +114,7 @@ def test_a_goodbye_says_how_much_of_the_open_block_was_handed_out(
     feed: Feed, line: Line, skip: int, left: int, goodbye: m.Bye
 ) -> None:
     line.coming += [block(1, count=10, skip=skip)]
-    feed.say_goodbye(take(feed), left)
+    feed.say_goodbye(feed.first(), left)
     assert line.sent == [goodbye]
 
 
@@ -118,7 +124,7 @@ def test_a_goodbye_where_nothing_is_open_gives_back_all_that_was_received(feed: 
     feed.say_goodbye(None, 4)
     assert line.sent == [m.Bye(0, 0)]
     feed.close()
-    assert feed.take() is None
+    assert feed.first() is None
 
 
 def test_a_refusal_names_the_broker(feed: Feed, line: Line) -> None:

@@ -25,9 +25,10 @@ def deliver(inbox: Inbox, number: int) -> list[m.Message]:
     return inbox.receive(m.DeliverEnd(number, 1, []), [])
 
 
-def take(inbox: Inbox) -> Arrival:
-    arrival = inbox.take()
+def hand_out(inbox: Inbox) -> Arrival:
+    arrival = inbox.first()
     assert arrival is not None
+    inbox.handed_out(arrival)
     return arrival
 
 
@@ -40,8 +41,20 @@ def hello_of(answers: list[m.Message]) -> m.ConsumerHello:
 def test_deliveries_are_taken_in_their_order(welcomed: Inbox) -> None:
     for number in (1, 2, 3):
         assert deliver(welcomed, number) == []
-    assert [take(welcomed).message.delivery for _ in range(3)] == [1, 2, 3]
-    assert welcomed.take() is None
+    assert [hand_out(welcomed).message.delivery for _ in range(3)] == [1, 2, 3]
+    assert welcomed.first() is None
+
+
+def test_a_delivery_stays_until_it_is_handed_out_and_is_only_once(welcomed: Inbox) -> None:
+    for number in (1, 2):
+        deliver(welcomed, number)
+    first = welcomed.first()
+    assert first is not None
+    assert welcomed.first() is first
+    for _ in range(2):  # again, where an interrupt came at its end
+        welcomed.handed_out(first)
+        assert (welcomed.done, len(welcomed)) == (1, 1)
+    assert hand_out(welcomed).message.delivery == 2
 
 
 def test_a_delivery_that_comes_twice_is_taken_once(welcomed: Inbox) -> None:
@@ -71,7 +84,7 @@ def test_a_beat_that_speaks_of_more_than_arrived_makes_it_say_what_it_has(welcom
 def test_the_answer_to_who_says_what_was_received_and_handed_out(welcomed: Inbox) -> None:
     for number in (1, 2, 3):
         deliver(welcomed, number)
-    welcomed.handed_out(take(welcomed))
+    hand_out(welcomed)
     hello = hello_of(welcomed.receive(m.Who(), []))
     assert (hello.received, hello.done, hello.broker) == (3, 1, BROKER)
 
@@ -81,7 +94,7 @@ def test_receipts_are_given_only_to_a_broker_that_knows_us(inbox: Inbox) -> None
     assert isinstance(inbox.beat(1.5, 0.0), m.ConsumerHello)
     inbox.receive(m.ConsumerWelcome(BROKER), [])
     deliver(inbox, 1)
-    inbox.handed_out(take(inbox))
+    hand_out(inbox)
     assert inbox.receipt(1.5, 0.0) == [m.Done(1, 1.5)]
     assert inbox.beat(1.5, 0.0) == m.Done(1, 1.5)
 
@@ -100,13 +113,13 @@ def test_another_broker_counts_anew_and_what_the_old_one_sent_is_still_handed_ou
     welcomed.receive(m.Who(), [])
     welcomed.receive(m.ConsumerWelcome(OTHER), [])
     deliver(welcomed, 1)
-    assert [(take(welcomed).broker) for _ in range(3)] == [BROKER, BROKER, OTHER]
+    assert [hand_out(welcomed).broker for _ in range(3)] == [BROKER, BROKER, OTHER]
 
 
 def test_what_the_old_broker_sent_is_not_acknowledged_to_the_new_one(welcomed: Inbox) -> None:
     deliver(welcomed, 1)
     welcomed.receive(m.ConsumerWelcome(OTHER), [])
-    welcomed.handed_out(take(welcomed))
+    hand_out(welcomed)
     assert welcomed.receipt(0.0, 0.0) == [m.Done(0, 0.0)]
 
 
@@ -125,13 +138,14 @@ def test_what_an_earlier_broker_had_sent_is_kept_by_one_that_was_given_up(welcom
     welcomed.receive(m.ConsumerWelcome(OTHER), [])
     deliver(welcomed, 1)
     welcomed.receive(m.Refused("expired", "too long"), [])
-    assert [arrival.broker for arrival in iter(welcomed.take, None) if arrival] == [BROKER]
+    assert hand_out(welcomed).broker == BROKER
+    assert welcomed.first() is None
 
 
 def blocks(inbox: Inbox, nbytes: int, *numbers: int) -> None:
     for number in numbers:
         inbox.receive(m.Deliver(number, 1, 0, "w", False, []), [bytes(nbytes)])
-        inbox.handed_out(take(inbox))
+        hand_out(inbox)
 
 
 def test_blocks_that_come_fast_share_a_receipt(welcomed: Inbox) -> None:
