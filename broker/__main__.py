@@ -87,7 +87,7 @@ def main() -> int:
     """Run until the parent is gone. Says on standard output, in one line of JSON, where it is bound or what failed."""
     gc.disable()  # while modules are loaded, of which it would take a sixth of the time and find nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; we follow it by the pipe
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(KeyError, ValueError):  # no level of that name: the usual one
         set_up_logging(os.environ["DFSERVE_LOG"])
     line = _first_line(0)
     if not line.endswith(b"\n"):
@@ -95,18 +95,18 @@ def main() -> int:
     settings: dict[str, Any] = json.loads(line)
     lifeline = Lifeline(0)
     keep_large_blocks()
-    try:
-        broker = _bound(settings, lifeline)
-    except DfserveError as error:
-        _say({"error": type(error).__name__, "text": str(error)})
-        return 1
-    gc.freeze()  # modules are no garbage: nor need they be looked through again and again
-    gc.enable()
-    with broker, contextlib.ExitStack() as stack:
-        if settings["metrics_port"] is not None:
-            from dfserve.broker.http import serve_metrics  # here, because only then is prometheus_client needed
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(_bound(settings, lifeline))
+            gc.freeze()  # modules are no garbage: nor need they be looked through again and again
+            gc.enable()
+            if settings["metrics_port"] is not None:
+                from dfserve.broker.http import serve_metrics  # here, because only then is prometheus_client needed
 
-            stack.enter_context(serve_metrics(broker, settings["metrics_port"]))
+                stack.enter_context(serve_metrics(broker, settings["metrics_port"]))
+        except DfserveError as error:
+            _say({"error": type(error).__name__, "text": str(error)})
+            return 1
         _say({"endpoints": broker.endpoints})
         broker.run()
         broker.see_out(SEE_OUT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 
 from dfserve.errors import ConfigError
 from dfserve.wire.limits import Limits
@@ -29,6 +30,9 @@ class BrokerConfig:
     lease_time: float = 60.0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if not isinstance(value := getattr(self, field.name), Real):
+                raise ConfigError(f"{field.name} is {value!r}; it is a number, of bytes or seconds")
         if self.queue_bytes < MIN_BUDGET:
             raise ConfigError(
                 f"queue_bytes is {self.queue_bytes}; at least {MIN_BUDGET} (1MiB) is needed for one block"

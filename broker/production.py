@@ -92,9 +92,7 @@ class Production:
             return ""
         worker.source = source
         worker.refused = source.refusal or self._disagreement(source)
-        if worker.refused:
-            log.error("worker %s cannot serve this job: %s", worker.name, worker.refused)
-        elif self.source is None:
+        if not worker.refused and self.source is None:
             self.source = source
         return worker.refused
 

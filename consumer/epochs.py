@@ -446,8 +446,11 @@ class Epochs:
         if self._inbox.opened is None and self._refusal:
             return f"waited {waited:.0f} s: {self._refusal}"
         if self._inbox.opened is None and self._inbox.waiting_for:
-            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{served(self._beat)}"
+            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{self._others()}"
         return missing(self._beat, where, waited, 1)
+
+    def _others(self) -> str:
+        return served(self._beat, self._inbox.identity.pipeline)
 
     def _receive(self) -> None:
         session = self._session

@@ -65,6 +65,7 @@ class RemoteDataZMQ(DataFlow):
             blocks go (counted in ``dfserve_datapoints_skipped_total``).
         on_error: ``"raise"`` raises what went wrong remotely (`PipelineError`, `WorkerLost`); ``"skip"`` logs and
             counts it, within the limits of ``dfserve.dataflow.SkipErrors``, which may be given with limits of its own.
+            In a stream, what is skipped is the rest of that worker's pass.
         format: None, or ``"msgpack"`` / ``"zmq_ops"`` to receive from tensorpack's own senders (a bare PULL socket).
         queue_bytes: the hosted broker's budget in bytes.
         max_frame: bytes of one array that the hosted broker admits.

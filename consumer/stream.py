@@ -253,7 +253,13 @@ class Stream:
 
     def _fail(self, error: DfserveError) -> None:
         self._failures += 1
+        told = self._tally.failed
         self._tally.bad(error, error.remote_traceback if isinstance(error, PipelineError) else "")
+        if isinstance(error, PipelineError) and not told:
+            log.warning(
+                "where a pipeline raises in a stream, the rest of its pass is left out too: its worker starts again."
+                " To leave out that item only, give on_error='skip' to the map that raises, or use mode='epochs'"
+            )
 
     # ------------------------------------------------------------------ waiting
 

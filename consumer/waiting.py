@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from dfserve import endpoints
 from dfserve.wire.messages import ConsumerBeat
 
 log = logging.getLogger("dfserve.consumer")
@@ -113,7 +115,7 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
         wanted = f", {min_producers} clean ends are needed for the end of the stream" if beat.finished else ""
         who = f"{_nobody(beat)} is connected to {address} ({_ended(beat)}{wanted})"
         return f"no datapoint arrived for {waited:.0f} s: {who}" + (
-            served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {address}`"
+            served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {_connectable(address)}`"
         )
     return (
         f"no datapoint arrived for {waited:.0f} s although {beat.producers} producers are connected to {address}: "
@@ -121,11 +123,19 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
     )
 
 
-def served(beat: ConsumerBeat | None) -> str:
-    """Say which pipelines have producers, where the one that is waited for has none; empty if none has."""
-    if beat is None or not beat.others:
+def _connectable(addresses: str) -> str:
+    """Return the first of them as a producer elsewhere would write it: what binds every address names this machine."""
+    endpoint = endpoints.parse(addresses.split(" and ")[0])
+    wildcard = endpoint.scheme == "tcp" and endpoint.host in ("*", "0.0.0.0", "::")  # noqa: S104  # nothing is bound
+    return f"tcp://{socket.gethostname()}:{endpoint.port}" if wildcard else endpoint.text
+
+
+def served(beat: ConsumerBeat | None, wanted: str = "") -> str:
+    """Say which pipelines other than ``wanted`` have producers, where that has none; empty if none has."""
+    others = [] if beat is None else [name for name in beat.others if name != wanted]
+    if not others:
         return ""
     return (
-        f"; the producers that are here serve {' and '.join(map(repr, beat.others))}: ask for that with pipeline=, or"
+        f"; the producers that are here serve {' and '.join(map(repr, others))}: ask for that with pipeline=, or"
         " start `dfserve produce NAME=MODULE:FACTORY` with the NAME that is asked for"
     )

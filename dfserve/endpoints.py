@@ -289,10 +289,10 @@ def _path_is_free(ep: Endpoint) -> bool:
 def _in_use(ep: Endpoint) -> str:
     held_by = holder(ep)
     if held_by is not None:
-        return f"address {ep} is bound by {held_by}; use bind=False to share that broker, or another address"
+        return f"address {ep} is bound by {held_by}; connect to it if it is a broker (bind=False), or bind another one"
     if ep.path and not ep.abstract:
         return f"address {ep}: nobody listens, but this user may not replace the file; delete it or use another path"
-    return f"address {ep} is bound, this system does not tell by whom; use bind=False to share it, or another address"
+    return f"address {ep} is bound, this system does not tell by whom; connect (bind=False), or bind another one"
 
 
 def _reason(ep: Endpoint, error: zmq.ZMQError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from dfserve.errors import AddressInUse
+from dfserve.errors import AddressInUse, ConfigError
 
 TIMEOUT = 5.0  # seconds for one request: a client that says nothing must not hold the server
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,6 +42,7 @@ def make_server(host: str, port: int, health: Health) -> HTTPServer:
 
     Raises:
         AddressInUse: the port is taken.
+        ConfigError: it is no port.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,7 +61,9 @@ def make_server(host: str, port: int, health: Health) -> HTTPServer:
 
     try:
         return HTTPServer((host, port), Handler)
+    except OverflowError:
+        raise ConfigError(f"metrics port {port} is not a number from 0 (any free port) to 65535") from None
     except OSError as error:
         raise AddressInUse(
-            f"metrics port {port} cannot be bound: {error.strerror}; give another --metrics-port"
+            f"metrics port {port} cannot be bound: {error.strerror}; give another --metrics-port (metrics_port=)"
         ) from None

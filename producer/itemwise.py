@@ -147,6 +147,11 @@ def _batch_of(ds: Any, names: set[str]) -> Batch | None:
 
 
 def _refuse(ds: Any, names: set[str]) -> None:
+    if "BatchData" in names and not isinstance(ds, BatchData):
+        raise ConfigError(
+            f"{type(ds).__name__} is not dfserve's: {_IN_EPOCHS}, and the consumer batches. Import BatchData from"
+            " dfserve.dataflow and have it at the end of the pipeline, or use RemoteDataZMQ(batch_size=...)"
+        )
     if "BatchData" in names and "BatchDataByShape" not in names:
         raise ConfigError(
             f"{type(ds).__name__} is not the last operator: {_IN_EPOCHS}, and the consumer batches. Move it to the end"

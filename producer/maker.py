@@ -59,6 +59,7 @@ class Maker:
             source = self._runner.source
             item_bytes = self._item_bytes(limits) if source.length else 0
         except ConfigError as error:
+            log.error("the pipeline cannot be served in epochs mode: %s", text_of(error))
             return _refusal(text_of(error))
         except Exception as error:  # whatever the factory raises
             log.exception("the pipeline cannot be built")

@@ -10,7 +10,7 @@ from typing import Any
 from dfserve.dataflow.afresh import settle_torch
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.failures import key_of
-from dfserve.errors import BlockTooLarge, EncodeError, FactoryError
+from dfserve.errors import BlockTooLarge, DfserveError, EncodeError, FactoryError, PipelineError
 from dfserve.producer.bell import Bell
 from dfserve.producer.foreign import to_arrays
 from dfserve.producer.reports import fail_message, traceback_of
@@ -100,7 +100,9 @@ def _report(sender: Sender, error: Exception, counter: PassCounter, *, fatal: bo
     """Tell the consumers. If even that fails, the error that is being raised matters more."""
     key = key_of(error, f"item {counter.position}")
     kind = "encode" if isinstance(error, (EncodeError, BlockTooLarge)) else "pipeline"
-    log.error("%s raised %s at %s after %d datapoints: %s", kind, type(error).__name__, key, counter.datapoints, error)
+    ours = isinstance(error, DfserveError) and not isinstance(error, PipelineError)  # its message says it all
+    what = (kind, type(error).__name__, key, counter.datapoints, error)
+    log.error("%s raised %s at %s after %d datapoints: %s", *what, exc_info=None if ours else error)
     sender.interrupt()  # this worker makes no lease any more
     try:
         sender.fail(fail_message(error, key, traceback_of(error), fatal=fatal))

@@ -85,6 +85,10 @@ def work(task: Task, board: Board, parent: int) -> int:
             return RAISED
         finally:
             _record(task.slot, board, lines, start)
+    if drained and task.passes is not None and not all(line.finished for line in lines):
+        done = min(line.counter.passes for line in lines)
+        log.error("told to stop after %d of %d passes", done, task.passes)
+        return NOT_DRAINED
     if drained:
         return DONE
     held = sum(line.sender.held for line in lines)

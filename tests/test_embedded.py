@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def test_a_broker_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_address_that_is_taken_is_named_with_the_process_that_holds_it(address: str) -> None:
     with EmbeddedBroker([address], {}) as first:
-        with pytest.raises(AddressInUse, match=rf"bound by pid {first.pid} .*use bind=False"):
+        with pytest.raises(AddressInUse, match=rf"bound by pid {first.pid} .*\(bind=False\)"):
             EmbeddedBroker([address], {})
         first.check()
 
@@ -101,6 +102,7 @@ def test_an_address_that_is_taken_is_named_with_the_process_that_holds_it(addres
     [
         (["ipc:///no/such/folder/socket"], {}, EndpointError, "there is no folder"),
         ([], {"queue_bytes": 1}, ConfigError, "queue_bytes is 1"),
+        ([], {"queue_bytes": "1GiB"}, ConfigError, "queue_bytes is '1GiB'; it is a number, of bytes"),
     ],
 )
 def test_what_is_wrong_in_the_child_is_raised_here(
@@ -108,6 +110,15 @@ def test_what_is_wrong_in_the_child_is_raised_here(
 ) -> None:
     with pytest.raises(kind, match=text):
         EmbeddedBroker(binds, config)
+
+
+def test_a_metrics_port_that_cannot_be_had_is_said_here() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AddressInUse, match=rf"metrics port {port} cannot be bound.*\(metrics_port=\)"):
+            EmbeddedBroker([], {}, port)
+    with pytest.raises(ConfigError, match="metrics port 99999 is not a number from 0"):
+        EmbeddedBroker([], {}, 99999)
 
 
 def test_a_child_that_was_killed_is_noticed_and_what_to_do_is_said(until: Until) -> None:

@@ -212,7 +212,7 @@ def test_the_other_processs_pid_and_command_are_in_the_message(pull):
     with HeldElsewhere("tcp://127.0.0.1:*") as held, pytest.raises(AddressInUse) as caught:
         endpoints.bind(pull, parse(held.address), patience=0)
     assert f"address {held.address} is bound by pid {held.pid} ({sys.executable} -c" in str(caught.value)
-    assert "use bind=False to share that broker" in str(caught.value)
+    assert "connect to it if it is a broker (bind=False)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

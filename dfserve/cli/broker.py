@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -162,11 +163,18 @@ def broker(
 
 
 def _default_ledger(address: str) -> Path | None:
-    """Return the file for an address; None where no later broker could find it."""
+    """Return the file for an address; None where no later broker could find it, or none can be written."""
     from dfserve.state_folder import ledger_path
 
     try:
-        return ledger_path(address)
+        path = ledger_path(address)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if os.access(path.parent, os.W_OK):
+            return path
+        why = f"{path.parent} cannot be written; name a file with --ledger"
+    except OSError as error:
+        why = f"{error.strerror}: {error.filename}; name a file with --ledger"
     except ConfigError as error:
-        log.info("no ledger, so what was claimed in epochs mode is forgotten when this broker ends: %s", error)
-        return None
+        why = str(error)
+    log.info("no ledger, so what was claimed in epochs mode is forgotten when this broker ends: %s", why)
+    return None

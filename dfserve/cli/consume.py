@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -133,6 +134,7 @@ def consume(
     """
     from dfserve.consumer.remote import RemoteDataZMQ
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was counted is said
     meter = Meter(as_json)
     with RemoteDataZMQ(
         addresses, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys

@@ -75,7 +75,8 @@ class Plan:
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs and not (field.name in ("split_size", "stride") and 0 in (mine, theirs)):
-                return f"{field.name} is {theirs!r}, and that of the group is {mine!r}"
+                hint = " (where it is not given, it is batch_size)" if field.name == "stride" else ""
+                return f"{field.name} is {theirs!r}, and that of the group is {mine!r}{hint}"
         return ""
 
     def sized(self, items: int, item_bytes: int, batch: int) -> Plan:

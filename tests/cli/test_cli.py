@@ -266,6 +266,27 @@ def test_consume_stops_after_a_count_and_gives_the_rest_back(dfserve: Start, bro
         assert list(rest) == [[number] for number in range(15, 40)]
 
 
+def test_consume_reports_what_arrived_until_it_is_told_to_stop(
+    dfserve: Start, broker: LocalBroker, until: Callable[..., Any]
+) -> None:
+    broker.send([[1]] * 6)
+    consumer = dfserve("consume", broker.address, "--json", "--min-producers", "9")
+    until(lambda: broker.metrics()["dfserve_datapoints_delivered_total"] == 6, "all there is")
+    consumer.signal(signal.SIGTERM)
+    assert consumer.wait() == 0
+    assert consumer.lines[-1]["items"] == 6
+
+
+def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledger(
+    dfserve: Start, free_port: int
+) -> None:
+    broker = dfserve("broker", "--bind", f"tcp://127.0.0.1:{free_port}", XDG_STATE_HOME="/proc/no-folder")
+    broker.wait_until_said("broker ready")
+    assert broker.said("no ledger")
+    broker.signal(signal.SIGTERM)
+    assert broker.wait() == 0
+
+
 def test_consume_writes_a_line_for_people(dfserve: Start, broker: LocalBroker) -> None:
     broker.send([[1]] * 3)
     consumer = dfserve("consume", broker.address)

@@ -118,7 +118,7 @@ def test_consumers_that_disagree_are_told_so(broker: LocalBroker) -> None:
 def test_a_second_bind_names_the_process_and_the_way_out(tcp_address: str) -> None:
     with RemoteDataZMQ(tcp_address) as first, RemoteDataZMQ(tcp_address) as second:
         first.reset_state()
-        with pytest.raises(AddressInUse, match=r"bound by .*pid \d+ \(.*dfserve\.broker.*use bind=False"):
+        with pytest.raises(AddressInUse, match=r"bound by .*pid \d+ \(.*dfserve\.broker.*\(bind=False\)"):
             second.reset_state()
 
 
@@ -390,6 +390,7 @@ def test_errors_can_be_skipped_and_are_logged_and_counted(
     skipped = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert len(skipped) == 2
     assert "bad jpeg" in skipped[0]
+    assert caplog.text.count("the rest of its pass is left out too") == 1
 
 
 def test_skipped_errors_have_limits_and_a_quarantine_file(broker: LocalBroker, tmp_path: Path) -> None:

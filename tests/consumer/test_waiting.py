@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from dfserve.consumer.waiting import PERIOD, WaitMeter, combined, missing
+from dfserve.consumer.waiting import PERIOD, WaitMeter, combined, missing, served
 from dfserve.wire.messages import ConsumerBeat
 
 
@@ -108,6 +110,17 @@ def test_the_error_after_a_timeout_says_who_is_missing_and_since_when(last: Cons
     text = missing(last, "tcp://t:1", 9.0, 2)
     assert who in text
     assert "9 s" in text
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "[::]"])
+def test_who_hosts_at_every_address_is_told_a_name_that_a_producer_can_connect_to(host: str) -> None:
+    text = missing(beat(producers=0), f"tcp://{host}:8877 and ipc:///s", 9.0, 1)
+    assert f"--to tcp://{socket.gethostname()}:8877`" in text
+
+
+def test_the_pipeline_that_is_asked_for_is_not_named_as_another_to_ask_for() -> None:
+    assert served(beat(others=("train",)), "train") == ""
+    assert "serve 'val': ask" in served(beat(others=("train", "val")), "train")
 
 
 def test_what_several_brokers_say_is_one_word_for_the_advice() -> None:

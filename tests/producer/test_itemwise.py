@@ -175,6 +175,12 @@ def test_operators_of_tensorpack_are_refused_with_the_import_to_change() -> None
         analysed(MapData(Theirs(items()), list))
 
 
+def test_a_batch_of_somebody_elses_is_refused_with_the_import_to_change() -> None:
+    theirs = type("BatchData", (ProxyDataFlow,), {"__iter__": lambda self: iter(self.ds)})
+    with pytest.raises(ConfigError, match=r"BatchData is not dfserve's.*Import BatchData from dfserve\.dataflow"):
+        analysed(theirs(items()))
+
+
 def test_a_batch_of_ones_own_is_refused() -> None:
     class Mine(BatchData):
         @staticmethod

@@ -127,6 +127,14 @@ def test_what_came_before_an_error_arrives_before_it(broker: LocalBroker, consum
     assert error.remote_traceback in str(error)
 
 
+def test_the_log_has_the_traceback_of_what_a_pipeline_raises(
+    broker: LocalBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match="the disk is on fire"):
+        run(broker, Raises(after=0), 1)
+    assert "in __iter__" in caplog.text
+
+
 def test_the_place_of_an_error_counts_from_the_start_of_its_pass(broker: LocalBroker, consumer: RemoteDataZMQ) -> None:
     class SecondPass(DataFlow):
         """Raises in its second pass."""

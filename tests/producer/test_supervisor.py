@@ -131,6 +131,15 @@ def test_a_pipeline_that_raises_in_a_finite_pass_gives_the_status_for_it(daemon:
     assert "item 1 of the pipeline is None" in program.output
 
 
+def test_one_that_is_told_to_stop_before_its_passes_were_sent_has_not_done_them(daemon: Start) -> None:
+    hasty = "from dfserve.producer import sender\nsender.PATIENCE = 0.1\n"
+    program = daemon(hasty + NUMBERS, address="ipc://@nobody-is-here", passes=1)
+    program.wait_until_said("no broker answers")
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 5
+    assert program.said("told to stop after 0 of 1 passes")
+
+
 def test_the_first_signal_drains(daemon: Start, broker: LocalBroker) -> None:
     program = daemon(NUMBERS, workers=2)
     with broker.consumer() as consumer:
