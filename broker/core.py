@@ -142,10 +142,11 @@ class Core:
         self._disconnect(connection)
 
     def _disconnect(self, connection: bytes) -> None:
-        peer = self.peers.pop(connection, None)
+        name, peer = self._name(connection), self.peers.pop(connection, None)
         if peer is None or self.routes.get(peer.session) != connection:
             return
         del self.routes[peer.session]
+        log.info("%s is not connected any more", name)
         if peer.worker is not None:
             peer.job.worker_unreachable(peer.worker, self.now)
             self.epochs.worker_unreachable(peer.pipeline, peer.session)
@@ -283,7 +284,8 @@ class Core:
     def _worker_hello(self, connection: bytes, peer: Peer, hello: m.ProducerHello) -> None:
         worker = peer.worker = peer.job.worker_hello(hello, self.now)
         self.tally.producer(hello.name).last_seen = self._wall()
-        self._bind(connection, peer)
+        if self._bind(connection, peer):
+            log.info("worker %s is here for pipeline %r", hello.name, hello.pipeline)
         peer.eager = hello.eager
         peer.stream = self._wants_stream(peer)
         room, largest = self.budget.total - BLOCK_OVERHEAD, self.limits.max_frame
@@ -301,14 +303,15 @@ class Core:
         received, done = (hello.received, hello.done) if ours else (0, 0)
         group, consumer = peer.group, peer.consumer = peer.job.consumer_hello(hello, received, done)
         self.tally.group(hello.group).last_seen = self._wall()
-        self._bind(connection, peer)
+        if self._bind(connection, peer):
+            log.info("consumer %s is here, of group %r of pipeline %r", hello.name, hello.group, hello.pipeline)
         self._reply(connection, m.ConsumerWelcome(self.instance))
         peer.job.catch_up(group, consumer, received)
         self._reply(connection, peer.job.beat(group, consumer))
         self._tell_what_is_wanted()
 
     def _rank_hello(self, connection: bytes, peer: Peer, hello: e.EpochsHello) -> None:
-        self._bind(connection, peer)  # first: it is answered by its session
+        new = self._bind(connection, peer)  # first: it is answered by its session
         try:
             peer.epochs, peer.seat = self.epochs.hello(hello, self.now)
         except WireError as error:
@@ -318,6 +321,8 @@ class Core:
             self._disconnect(connection)
             return
         self.tally.group(hello.group).last_seen = self._wall()
+        if new:
+            log.info("rank %d of group %r of pipeline %r is here", hello.rank, hello.group, hello.pipeline)
         self._tell_what_is_wanted()
 
     def _wants_stream(self, peer: Peer) -> bool:
@@ -337,7 +342,8 @@ class Core:
         if hello.lag not in ("wait", "skip") or hello.hwm < 1:
             raise WireError("config", f"lag={hello.lag!r}, hwm={hello.hwm}: lag is wait or skip, hwm at least 1")
 
-    def _bind(self, connection: bytes, peer: Peer) -> None:
+    def _bind(self, connection: bytes, peer: Peer) -> bool:
+        """Answer a session by a connection. Tells whether it had none."""
         before = self.peers.get(connection)
         if before is not None and before.session != peer.session:
             self._disconnect(connection)
@@ -347,6 +353,7 @@ class Core:
         self._parted.pop(connection, None)
         self.peers[connection] = peer
         self.routes[peer.session] = connection
+        return old is None
 
     def _job(self, pipeline: str) -> StreamJob:
         job = self.jobs.get(pipeline)
@@ -397,6 +404,7 @@ class Core:
             peer.job.consumer_bye(*_consumer(peer), message, self.now)
         connection = self.routes.pop(peer.session, None)
         if connection is not None:
+            log.info("%s has left", self._name(connection))
             self.peers.pop(connection, None)
 
     def _on_claim(self, peer: Peer, message: e.Claim, _frames: Sequence[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,21 @@ def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledg
     assert broker.said("no ledger")
     broker.signal(signal.SIGTERM)
     assert broker.wait() == 0
+
+
+def test_a_broker_logs_who_comes_and_who_leaves(dfserve: Start, produce: Start, free_port: int) -> None:
+    address, host = f"tcp://127.0.0.1:{free_port}", socket.gethostname()
+    broker = dfserve("broker", "--bind", address)
+    consumer = dfserve("consume", address, "--group", "mine")
+    broker.wait_until_said("is here, of group 'mine' of pipeline 'default'")
+    producer = produce("mine:numbers", "--to", address, "--passes", "1")
+    assert (producer.wait(), consumer.wait()) == (0, 0)
+    broker.wait_until_said(f"worker {host}/0 is here for pipeline 'default'")
+    broker.wait_until_said(f"{host}/0 has left")
+    other = produce("other=mine:numbers", "--to", address)
+    broker.wait_until_said(f"worker {host}/0 is here for pipeline 'other'")
+    other.kill()
+    broker.wait_until_said(f"{host}/0 is not connected any more")
 
 
 def test_consume_writes_a_line_for_people(dfserve: Start, broker: LocalBroker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -37,7 +38,10 @@ class Interrupter:
 
     def __call__(self, frame: FrameType, event: str, _arg: Any) -> None:
         ours = frame.f_code.co_filename.startswith(ROOT)
-        if not ours or event not in ("call", "c_return") or in_finaliser(frame):
+        begins = (
+            event == "call" and not frame.f_code.co_flags & inspect.CO_GENERATOR
+        )  # which is also called to be closed
+        if not ours or not (begins or event == "c_return") or in_finaliser(frame):
             return
         self.passed += 1
         if self.passed == self.at:
@@ -72,7 +76,7 @@ def taken(mode: str, interrupter: Interrupter) -> list[int]:
     got: list[int] = []
     with LocalBroker(queue_bytes=8 << 20) as broker, ExitStack() as stack:
         data = stack.enter_context(broker.consumer(**options))
-        sending = threading.Thread(target=broker.send, args=(flow,), kwargs={"shared_memory": False})
+        sending = threading.Thread(target=broker.send, args=(flow,), kwargs={"shared_memory": False}, daemon=True)
         if mode == "stream":
             data.reset_state()
             sending.start()
