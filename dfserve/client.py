@@ -46,7 +46,7 @@ class Connection:
         freed: for a worker that shares its memory: called with what the broker says it has done with of that.
 
     Attributes:
-        socket: to be polled; another one after `resume`.
+        socket: to be polled; `begin` may replace it.
     """
 
     def __init__(
