@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,18 @@ PIPES = Path(__file__).resolve().parent / "e2e"  # where pipes.py lies
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 PATIENCE = 60.0  # seconds: a hang becomes a failure
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """End a child that a test forked and that raised: as a second pytest it would go on with the other tests."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            traceback.print_exc()
+            os._exit(99)
 
 
 class Program:
