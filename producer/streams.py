@@ -14,7 +14,8 @@ whoever makes it, and whatever was made before. That asks for numbers which do n
 
 The global generators of numpy, of ``random`` and of torch, if that is loaded, are seeded too, which takes 7 us an item:
 so not before they were drawn from, upon which the split in which that was seen is made again. What is none of these, a
-``numpy.random.default_rng()`` of the user's own say, is not seen here, and draws on from item to item.
+``numpy.random.default_rng()`` of the user's own say, is not seen here, and draws on from item to item. Nor are other
+threads held up: what those of a stream draw from a global generator, until their queues are full, an item does without.
 """
 
 from __future__ import annotations
