@@ -106,7 +106,7 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
 
 def _create(path: Path, content: bytes) -> None:
     """Make the file, unless another process is first. A hard link never replaces, as a rename would."""
-    _make_folder(path.parent)
+    make_folder(path.parent)
     fd, temporary = _write_new(path, content)
     os.close(fd)
     try:
@@ -118,7 +118,8 @@ def _create(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder that only the user can look into, and those above it, and put their names on disk."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(FOLDER_MODE, exist_ok=True)

@@ -164,11 +164,14 @@ def broker(
 
 def _default_ledger(address: str) -> Path | None:
     """Return the file for an address; None where no later broker could find it, or none can be written."""
+    from dfserve.broker.ledger_place import make_folder
     from dfserve.state_folder import ledger_path
 
     try:
         path = ledger_path(address)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # whatever is wrong with it is an error: it is never taken for none
+            return path
+        make_folder(path.parent)
         if os.access(path.parent, os.W_OK):
             return path
         why = f"{path.parent} cannot be written; name a file with --ledger"

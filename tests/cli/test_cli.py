@@ -288,6 +288,17 @@ def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledg
     assert broker.wait() == 0
 
 
+def test_the_folder_of_a_brokers_own_ledger_is_the_users_alone(dfserve: Start, free_port: int, tmp_path: Path) -> None:
+    broker = dfserve("broker", "--bind", f"tcp://127.0.0.1:{free_port}", XDG_STATE_HOME=str(tmp_path / "state"))
+    broker.wait_until_said("broker ready")
+    broker.signal(signal.SIGTERM)
+    assert broker.wait() == 0
+    (ledger,) = (tmp_path / "state" / "dfserve").iterdir()
+    assert [place.stat().st_mode & 0o777 for place in (ledger, ledger.parent, ledger.parent.parent)] == [
+        0o600, 0o700, 0o700
+    ]  # fmt: skip
+
+
 def test_a_broker_logs_who_comes_and_who_leaves(dfserve: Start, produce: Start, free_port: int) -> None:
     address, host = f"tcp://127.0.0.1:{free_port}", socket.gethostname()
     broker = dfserve("broker", "--bind", address)
