@@ -164,9 +164,9 @@ class EpochInbox:
             self._opened, self.taken = arrival.number, arrival
         return arrival
 
-    def put_out(self, arrival: Arrival) -> None:
-        """Let go of a delivery that was taken: what it has is with whoever hands it out."""
-        if self._waiting and self._waiting[0] is arrival:
+    def put_out(self) -> None:
+        """Let go of the delivery that was taken: what it has is with whoever hands it out."""
+        if self._waiting and self._waiting[0] is self.taken:
             self._waiting.popleft()
         self.taken = None
 

@@ -214,7 +214,7 @@ class Epochs:
         self._settle_run()
         taken = self._inbox.taken
         if taken is not None and handout.has(taken.message.split):  # an interrupt came when that was done
-            self._inbox.put_out(taken)
+            self._inbox.put_out()
         if self._touched and not self._batch and not self._await_more(handout):
             self._end()  # the last loop had all of its epoch, but was not asked for more: this one is the next
             handout = self._begin()
@@ -384,12 +384,12 @@ class Epochs:
         message = arrival.message
         self._claim(hungry=False)
         if isinstance(message, e.Mishap):
-            self._inbox.put_out(arrival)
+            self._inbox.put_out()
             self._fail(message)
             return
         rows = self._opener.open(arrival.frames, message.pieces)
         count = handout.add(message.split, message.start, message.skip, rows, padding=message.padding)
-        self._inbox.put_out(arrival)
+        self._inbox.put_out()
         self._tally.good(count * handout.plan.world)  # one rank hears of the failures of all
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
@@ -446,11 +446,9 @@ class Epochs:
         if self._inbox.opened is None and self._refusal:
             return f"waited {waited:.0f} s: {self._refusal}"
         if self._inbox.opened is None and self._inbox.waiting_for:
-            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{self._others()}"
+            others = served(self._beat, self._inbox.identity.pipeline)
+            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{others}"
         return missing(self._beat, where, waited, 1)
-
-    def _others(self) -> str:
-        return served(self._beat, self._inbox.identity.pipeline)
 
     def _receive(self) -> None:
         session = self._session

@@ -99,20 +99,19 @@ class Session:
             WireError: the broker speaks another version of the protocol.
         """
         self.connection.begin()
-        received = None
         try:
             received = self.connection.receive()
-            some = received is not None
         except WireError as error:
             if error.reason == "version":
                 raise
-            some = True
             bad()
             log.error("the broker at %s sent a message that cannot be read: %s", self.where, error)
+            self.connection.end()
+            return True
         if received is not None:
             handle(*received)
         self.connection.end()
-        return some
+        return received is not None
 
     def wait(
         self,

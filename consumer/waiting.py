@@ -126,8 +126,7 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
 def _connectable(addresses: str) -> str:
     """Return the first of them as a producer elsewhere would write it: what binds every address names this machine."""
     endpoint = endpoints.parse(addresses.split(" and ")[0])
-    wildcard = endpoint.scheme == "tcp" and endpoint.host in ("*", "0.0.0.0", "::")  # noqa: S104  # nothing is bound
-    return f"tcp://{socket.gethostname()}:{endpoint.port}" if wildcard else endpoint.text
+    return f"tcp://{socket.gethostname()}:{endpoint.port}" if endpoint.is_wildcard else endpoint.text
 
 
 def served(beat: ConsumerBeat | None, wanted: str = "") -> str:

@@ -57,6 +57,12 @@ class Endpoint:
         return self.text
 
     @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every address of the machine that binds it; nobody can connect to it."""
+        literal = _literal(self.host)
+        return self.host == "*" or (literal is not None and literal.is_unspecified)
+
+    @property
     def is_named(self) -> bool:
         """Whether each attempt to connect asks a name server for the address; ``localhost`` needs none."""
         return self.scheme == "tcp" and self.host not in ("*", "localhost") and _literal(self.host) is None
@@ -221,8 +227,7 @@ def connect(socket: zmq.Socket[bytes], ep: Endpoint) -> None:
     """
     import zmq
 
-    literal = _literal(ep.host)
-    if ep.host == "*" or (literal is not None and literal.is_unspecified):
+    if ep.is_wildcard:
         raise EndpointError(
             f"address {ep}: {ep.host} means every address of the machine that binds; to connect, "
             "name that machine, e.g. tcp://trainer-1:8877, or 127.0.0.1 for this one"

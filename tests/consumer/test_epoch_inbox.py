@@ -57,7 +57,7 @@ def test_a_claim_goes_as_far_ahead_of_what_was_opened() -> None:
         assert arrival is not None
         assert claimed(inbox) == 5 + opened
         assert inbox.take() is arrival, "until it is put out"
-        inbox.put_out(arrival)
+        inbox.put_out()
         assert inbox.claims(0.0, hungry=False) == []
 
 
