@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import signal
 import sys
 import threading
@@ -270,10 +271,14 @@ class Interruption(BaseException):
 )
 @pytest.mark.parametrize("names", [["short array", "int"], ["long array", "short array"]])
 def test_a_block_can_be_closed_after_ctrl_c_in_the_middle_of_a_datapoint(names):
+    rang: list[int] = []
+
     def interrupt(*_: object) -> None:
+        rang.append(attempt)
         raise Interruption
 
     before = signal.signal(signal.SIGALRM, interrupt)
+    gc.disable()  # a finaliser that runs in the middle would swallow the interruption
     try:
         for attempt in range(100):
             builder = BlockBuilder(1 << 30)
@@ -282,13 +287,15 @@ def test_a_block_can_be_closed_after_ctrl_c_in_the_middle_of_a_datapoint(names):
             n = 0
             with suppress(Interruption):
                 signal.setitimer(signal.ITIMER_REAL, 50e-6 + attempt * 1e-6)
-                while True:
+                while attempt not in rang:
                     if builder.take(datapoint):
                         n += 1
                         datapoint[0][:] = n
+            assert rang[-1:] == [attempt]
             rows = [int(row[0][0]) for row in decode_block(builder.close().frames)]
             assert rows == [0, *range(len(rows) - 1)]
             assert len(rows) - 1 in (n, n + 1)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.enable()
