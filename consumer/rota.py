@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -12,30 +11,30 @@ T = TypeVar("T")
 class Rota(Generic[T]):
     """Members take turns: first is who was served longest ago.
 
+    What changes, changes at once: an interrupt, as Ctrl-C is one, finds it as it was or as it will be.
+
     Args:
-        members: at least one, in the order of their first turns.
+        going: at least one, in the order of their first turns.
+        ended: see below.
 
     Attributes:
         going: those whose stream has not ended, in the order of their turns.
         ended: those whose stream has, while others go on. What they send meanwhile belongs to the next stream.
     """
 
-    def __init__(self, members: Iterable[T]) -> None:
-        self.going: deque[T] = deque(members)
-        self.ended: list[T] = []
+    def __init__(self, going: Iterable[T], ended: Iterable[T] = ()) -> None:
+        self.going = list(going)
+        self.ended = list(ended)
 
     def served(self, member: T) -> None:
         """Note that a member had its turn."""
         if len(self.going) > 1:
-            self.going.remove(member)
-            self.going.append(member)
+            self.going = [*self._others(member), member]
 
-    def end(self, member: T) -> bool:
-        """Note that a member's stream has ended. Tells whether it was the last one; if so, all begin again."""
-        self.going.remove(member)
-        self.ended.append(member)
-        over = not self.going
-        if over:
-            self.going.extend(self.ended)
-            self.ended.clear()
-        return over
+    def after_end(self, member: T) -> tuple[Rota[T], bool]:
+        """Return how it goes on after a member's stream, and whether that was the last one; if so, all begin again."""
+        others, ended = self._others(member), [*self.ended, member]
+        return (Rota(others, ended), False) if others else (Rota(ended), True)
+
+    def _others(self, member: T) -> list[T]:
+        return [each for each in self.going if each != member]

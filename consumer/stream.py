@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,8 @@ class Stream:
         self._meter = meter
         self._cursor = Cursor()
         self._open: tuple[Feed, Arrival] | None = None
-        self._over = False  # and nobody was told yet
+        self._wrong: DfserveError | None = None  # what came in place of a block, and nobody was told yet
+        self._over = False  # the stream, and nobody was told yet
         self._next_beat = 0.0
         self._opener: Opener  # made with the sessions: it needs numpy, which is loaded while a broker starts
         self._failures = 0
@@ -153,7 +154,7 @@ class Stream:
 
     def _draw(self, size: int) -> list[Sequence[Any]]:
         pieces: list[Sequence[Any]] = []
-        with suppress(EndOfStream):
+        try:
             while size:
                 piece = self._cursor.take(size)
                 if piece:
@@ -161,6 +162,8 @@ class Stream:
                     size -= len(piece)
                 else:
                     self._next_block()
+        except EndOfStream:
+            return pieces
         return pieces
 
     def widen(self, hwm: int) -> None:
@@ -189,8 +192,8 @@ class Stream:
     def _next_block(self) -> None:
         """Make the next block the one that is handed out; raise what arrived instead of one."""
         self.reset_state()
-        self._end_if_over()
         self._finish_open()
+        self._tell()
         if self._several and time.monotonic() >= self._next_beat:
             self._keep_in_touch()
         feed, arrival = self._next_arrival()
@@ -198,19 +201,30 @@ class Stream:
         if isinstance(message, m.Deliver):
             self._open_block(feed, arrival, message)
             return
-        if isinstance(message, m.DeliverEnd):
-            self._over = self._rota.end(feed)
-        self._open = feed, arrival
-        self._finish_open()
+        rota, over = self._rota, False
+        wrong: DfserveError | None = None
         if isinstance(message, m.DeliverFailure):
-            self._fail(pipeline_error(message))
-            return
-        self._give_receipts(all_of_them=True)  # nobody knows whether there will be another loop
-        if message.broken:
-            self._fail(_incomplete(message, f" at {feed.address}" if self._several else ""))
-        self._end_if_over()
+            wrong = pipeline_error(message)
+        else:
+            rota, over = self._rota.after_end(feed)
+            if message.broken:
+                wrong = _incomplete(message, f" at {feed.address}" if self._several else "")
+        # No call comes between these, and so no interrupt.
+        self._rota, self._over, self._wrong, self._open = rota, over, wrong, (feed, arrival)
+        self._finish_open()
+        if isinstance(message, m.DeliverEnd):
+            self._give_receipts(all_of_them=True)  # nobody knows whether there will be another loop
+        self._tell()
 
-    def _end_if_over(self) -> None:
+    def _tell(self) -> None:
+        """Tell the loop what came in place of a block; not before that is done is it forgotten."""
+        if self._wrong is not None:
+            try:
+                self._fail(self._wrong)
+            except DfserveError:
+                self._wrong = None
+                raise
+            self._wrong = None
         if self._over:
             self._over = False
             raise EndOfStream

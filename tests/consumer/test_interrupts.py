@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import dfserve
+from dfserve import RemoteDataZMQ
 from dfserve.dataflow import DataFromList
 from dfserve.testing import LocalBroker
 
 OURS = str(Path(dfserve.__file__).parent)  # not the environment, which may lie beside it, nor this file
 N = 60
+BROKERS = {"stream": 1, "two streams": 2}  # of the modes that are no epochs
 # Places of each mode, evenly; DFSERVE_TEST_POINTS=100000 for all of them, in half an hour.
 POINTS = int(os.environ.get("DFSERVE_TEST_POINTS", "12"))
 
@@ -61,27 +63,31 @@ def loop(data: Any, interrupter: Interrupter, got: list[int]) -> bool:
 def taken(mode: str, interrupter: Interrupter) -> list[int]:
     """Return what comes of N datapoints to a consumer that is interrupted once, and then loops again."""
     flow = [[number, np.zeros(20_000, np.uint8)] for number in range(N)]
-    options = {} if mode == "stream" else {"mode": "epochs", "order": mode, "split_size": 4}
     got: list[int] = []
-    with LocalBroker(queue_bytes=8 << 20) as broker, ExitStack() as stack:
-        data = stack.enter_context(broker.consumer(**options))
-        sending = threading.Thread(target=broker.send, args=(flow,), kwargs={"shared_memory": False}, daemon=True)
-        if mode == "stream":
+    with ExitStack() as stack:
+        brokers = [stack.enter_context(LocalBroker(queue_bytes=8 << 20)) for _ in range(BROKERS.get(mode, 1))]
+        if mode in BROKERS:
+            addresses = [broker.address for broker in brokers]
+            data = stack.enter_context(RemoteDataZMQ(addresses, bind=False, timeout=30))
             data.reset_state()
-            sending.start()
+            for number, broker in enumerate(brokers):
+                send = {"target": broker.send, "args": (flow[number :: len(brokers)],), "daemon": True}
+                sending = threading.Thread(**send, kwargs={"shared_memory": False})
+                sending.start()
+                stack.callback(sending.join, 60)
         else:
-            stack.enter_context(broker.serving(DataFromList(flow, shuffle=False), shared_memory=False))
+            options = {"mode": "epochs", "order": mode, "split_size": 4}
+            data = stack.enter_context(brokers[0].consumer(**options))
+            stack.enter_context(brokers[0].serving(DataFromList(flow, shuffle=False), shared_memory=False))
             data.reset_state()
-        if loop(data, interrupter, got) and (len(got) < N or mode == "stream"):
+        if loop(data, interrupter, got) and (len(got) < N or mode in BROKERS):
             loop(data, interrupter, got)
-        if mode == "stream":
-            sending.join(60)
-        assert broker.metrics()["dfserve_bad_messages_total"] == 0
+        assert [broker.metrics()["dfserve_bad_messages_total"] for broker in brokers] == [0] * len(brokers)
     return got
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finaliser Python only prints it
-@pytest.mark.parametrize("mode", ["stream", "strict", "arrival"])
+@pytest.mark.parametrize("mode", ["stream", "two streams", "strict", "arrival"])
 def test_a_loop_that_was_interrupted_anywhere_goes_on_with_nothing_lost_and_nothing_twice(mode: str) -> None:
     counting = Interrupter(at=0)
     assert sorted(taken(mode, counting)) == list(range(N))

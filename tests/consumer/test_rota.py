@@ -30,16 +30,19 @@ def test_who_has_something_every_time_is_served_at_least_each_nth_time(count: in
 
 
 def test_one_that_has_ended_has_no_turn_while_others_go_on() -> None:
-    rota = Rota("abc")
-    assert not rota.end("b")
+    rota, over = Rota("abc").after_end("b")
+    assert not over
     rota.served("a")
     assert list(rota.going) == ["c", "a"]
     assert rota.ended == ["b"]
 
 
 def test_when_the_last_has_ended_it_is_over_and_all_begin_again() -> None:
-    rota = Rota("abc")
-    assert [rota.end(member) for member in "bac"] == [False, False, True]
+    rota, overs = Rota("abc"), []
+    for member in "bac":
+        rota, over = rota.after_end(member)
+        overs.append(over)
+    assert overs == [False, False, True]
     assert sorted(rota.going) == ["a", "b", "c"]
     assert rota.ended == []
 
@@ -47,5 +50,6 @@ def test_when_the_last_has_ended_it_is_over_and_all_begin_again() -> None:
 def test_the_stream_of_a_single_one_is_over_with_its_end() -> None:
     rota = Rota("a")
     rota.served("a")
-    assert rota.end("a")
-    assert list(rota.going) == ["a"]
+    rota, over = rota.after_end("a")
+    assert over
+    assert rota.going == ["a"]
