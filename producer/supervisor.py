@@ -123,8 +123,11 @@ class Supervisor:
     def _fork(self, slot: Slot) -> None:
         plan = self.plan
         builds = plan.pipelines
+        # One that has died waits to be asked. Else what kills it ahead of any trainer would do so until it is given up,
+        # and a trainer that comes to skip that item, or to find it, would have no workers.
+        eager = len(builds) == 1 and not slot.failures
         slot.identities = [
-            introduce(str(slot.number), name, plan.passes, slot.restarts, eager=len(builds) == 1) for name in builds
+            introduce(str(slot.number), name, plan.passes, slot.restarts, eager=eager) for name in builds
         ]
         slot.started, slot.restart_at = time.monotonic(), None
         self.board.note(slot.number, 0, 0)

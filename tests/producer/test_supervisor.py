@@ -118,11 +118,28 @@ def test_a_killed_worker_of_a_finite_pass_is_not_started_again_and_the_consumer_
     assert len(pids(program)) == 1
 
 
-def test_one_that_dies_again_and_again_is_started_later_and_later_and_then_given_up(daemon: Start) -> None:
-    program = daemon(KILLED, give_up=4)
-    assert program.wait() == 4
+def test_one_that_dies_again_and_again_is_started_later_and_later_and_then_given_up(
+    daemon: Start, broker: LocalBroker
+) -> None:
+    with broker.consumer() as consumer:
+        consumer.reset_state()
+        program = daemon(KILLED, give_up=4)
+        assert program.wait() == 4
     assert len(pids(program)) == 4
     assert any("has died 4 times in a row; giving it up" in text for text in logged(program))
+
+
+def test_one_that_dies_before_any_trainer_came_waits_for_one_and_is_there_for_it(
+    daemon: Start, broker: LocalBroker, until: Until
+) -> None:
+    single = POISONED.format(death="raise ValueError") + "pipeline = pipeline['poisoned']()"
+    program = daemon(single, give_up=2)  # a second death would be the end
+    until(lambda: len(pids(program)) == 2, "the second worker")
+    until(lambda: broker.metrics()["dfserve_producer_restarts"] == 1, "news of the restart")
+    with broker.consumer(mode="epochs", on_error="skip") as consumer:
+        assert sorted(number for (number,) in consumer) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 0
 
 
 def test_a_pipeline_that_raises_in_a_finite_pass_gives_the_status_for_it(daemon: Start) -> None:
