@@ -8,13 +8,21 @@ was at some moment of it.
 from __future__ import annotations
 
 import platform
+from collections import Counter
+from collections.abc import Sequence
 
 import zmq
 
 from dfserve.broker.core import Core
+from dfserve.broker.epoch_report import OUTCOMES
 from dfserve.version import __version__
 
 Sample = tuple[tuple[str, ...], float]  # label values, value
+
+# What can be counted is there from the start, as 0: Prometheus sees no increase where a series begins with 1.
+ERRORS = ("pipeline", "worker_lost", "consumer_lost")
+BAD = ("magic", "version", "kind", "frames", "limits", "body", "dtype", "shape", "credit")
+REFUSED = ("no_key", "unknown_key", "wrong_broker_key", "unexpected_key", "broken_keys", "broken_off")
 
 
 def samples(core: Core) -> dict[str, list[Sample]]:
@@ -36,16 +44,20 @@ def samples(core: Core) -> dict[str, list[Sample]]:
         "dfserve_datapoints_in_doubt_total": [((), tally.in_doubt)],
         "dfserve_blocks_duplicate_total": [((), tally.duplicate)],
         "dfserve_blocks_uncertain_total": [((), tally.uncertain)],
-        "dfserve_bad_messages_total": [((reason,), n) for reason, n in sorted(tally.bad.copy().items())],
-        "dfserve_refused_connections_total": [((why,), n) for why, n in sorted(tally.refused.copy().items())],
-        "dfserve_errors_total": [((kind,), n) for kind, n in sorted(tally.errors.copy().items())],
-        "dfserve_epoch_items_total": [((what,), n) for what, n in sorted(tally.epoch_items.copy().items())],
+        "dfserve_bad_messages_total": _labelled(tally.bad, BAD),
+        "dfserve_refused_connections_total": _labelled(tally.refused, REFUSED),
+        "dfserve_errors_total": _labelled(tally.errors, ERRORS),
+        "dfserve_epoch_items_total": _labelled(tally.epoch_items, OUTCOMES),
         "dfserve_split_leases_expired_total": [((), tally.expired)],
         "dfserve_blocks_fenced_total": [((), tally.fenced)],
         "dfserve_items_quarantined_total": [((), tally.quarantined)],
         "dfserve_build_info": [((__version__, platform.python_version(), zmq.zmq_version()), 1)],
     }
     return values | _gauges(core)
+
+
+def _labelled(counter: Counter[str], known: Sequence[str]) -> list[Sample]:
+    return [((label,), n) for label, n in (dict.fromkeys(known, 0) | counter.copy()).items()]
 
 
 def _gauges(core: Core) -> dict[str, list[Sample]]:
