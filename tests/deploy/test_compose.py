@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -122,6 +123,7 @@ def prometheus(stack: Stack, tmp_path: Path) -> Iterator[str]:
     assert '"broker:9100"' in text
     config = tmp_path / "prometheus.yml"
     config.write_text(text.replace('"broker:9100"', f'"{stack.metrics_address()}"'))
+    shutil.copy(ROOT / "deploy" / "alerts.yml", tmp_path)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -186,6 +188,22 @@ def test_prometheus_sees_occupancy_and_throughput(stack: Stack, prometheus: str)
         query = f"sum(rate({counter}[1m]))"
         eventually(lambda query=query: ask(prometheus, query), lambda rates: sum(rates) > 0, query)  # type: ignore[misc]
     assert ask(prometheus, "dfserve_producers") != []
+
+
+def test_a_broker_that_is_killed_comes_back_and_the_others_go_on(stack: Stack) -> None:
+    (broker,) = stack.containers()["broker"]
+    state = subprocess.run(
+        ["docker", "inspect", "--format", "{{.State.Pid}}", broker["ID"]], capture_output=True, text=True, check=True
+    )
+    os.kill(int(state.stdout), signal.SIGKILL)  # not `docker kill`: that is taken for somebody's decision
+    eventually(lambda: stack.logs().count("broker ready"), lambda count: count > 1, "the broker is started again")
+    trained = stack.trained()
+    eventually(stack.trained, lambda items: items > trained + 2000, "the trainer goes on")
+
+
+def test_the_ledgers_of_a_broker_are_on_a_volume_that_it_can_write(stack: Stack) -> None:
+    where = stack("exec", "broker", "sh", "-c", "stat -c '%U %a' ~/.local/state/dfserve; ls ~/.local/state/dfserve")
+    assert where.split() == ["dfserve", "700", "ledger-tcp-0.0.0.0-8877"]
 
 
 def test_every_service_that_is_told_to_stop_ends_with_exit_code_0(stack: Stack) -> None:
