@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from typing import Any
 import zmq
 
 from dfserve import endpoints
+from dfserve.consumer.session import check_owner
 from dfserve.errors import ConfigError, DfserveError, Starved, WireError
 
 log = logging.getLogger(__name__)
@@ -50,9 +53,11 @@ class _Line:
 class PlainReceiver:
     """Receives plain datapoints on one or two addresses. A context manager. No guarantees: see the module.
 
-    A message that ``loads`` refuses is counted, logged the first time for each address, and skipped.
+    A message that ``loads`` refuses is counted, logged the first time for each address, and skipped. One that nobody
+    closes is closed when it is not used any more.
 
     Attributes:
+        waited: seconds spent in `receive` waiting for data so far.
         endpoints: the one or two addresses as they are bound (with the real port in place of 0) or connected.
     """
 
@@ -83,10 +88,15 @@ class PlainReceiver:
             raise ConfigError(f"hwm is {hwm}; it counts datapoints in flight and must be at least 1")
         self._loads = loads
         self._timeout = timeout
+        self.waited = 0.0
+        self._pid = os.getpid()
         self._context = zmq.Context()
         self._poller = zmq.Poller()
+        sockets: list[zmq.Socket[bytes]] = []
+        # Not left to pyzmq: where a context is collected before its sockets, it waits for them for ever.
+        self._finalizer = weakref.finalize(self, _close, self._pid, self._context, sockets)
         try:
-            self._lines = [self._open(addr, hwm, bind) for addr in (addr1, addr2) if addr is not None]
+            self._lines = [self._open(addr, hwm, bind, sockets) for addr in (addr1, addr2) if addr is not None]
         except BaseException:
             self.close()
             raise
@@ -108,7 +118,9 @@ class PlainReceiver:
 
         Raises:
             Starved: none came within ``timeout`` seconds of this call; the message names the silent addresses.
+            ConfigError: this is a forked child of the process that made it.
         """
+        check_owner(self._pid)
         if self._context.closed:
             raise DfserveError("this receiver is closed")
         began = time.monotonic()
@@ -126,7 +138,7 @@ class PlainReceiver:
 
     def close(self) -> None:
         """Close the sockets; what they still hold is lost. Closing twice is allowed."""
-        self._context.destroy(linger=0)
+        self._finalizer()
 
     def __enter__(self) -> PlainReceiver:
         return self
@@ -136,9 +148,10 @@ class PlainReceiver:
     ) -> None:
         self.close()
 
-    def _open(self, addr: str, hwm: int, bind: bool) -> _Line:
+    def _open(self, addr: str, hwm: int, bind: bool, sockets: list[zmq.Socket[bytes]]) -> _Line:
         ep = endpoints.parse(addr)
         socket = self._context.socket(zmq.PULL)
+        sockets.append(socket)
         socket.set_hwm(hwm)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
         if bind:
@@ -153,7 +166,7 @@ class PlainReceiver:
         """The line to read from next. Polled only when all that were ready had their turn, so that they alternate."""
         while not self._ready:
             left = math.inf if self._timeout is None else max(0.0, began + self._timeout - time.monotonic())
-            found = dict(self._poller.poll(math.ceil(min(left, REPORT_SECONDS) * 1000)))
+            found = self._poll(min(left, REPORT_SECONDS))
             self._ready.extend(line for line in self._lines if line.socket in found)
             if not self._ready:
                 self._check_time(began)
@@ -162,6 +175,13 @@ class PlainReceiver:
                         "has waited %.0f s for a datapoint; missing: %s", time.monotonic() - began, self._missing()
                     )
         return self._ready.popleft()
+
+    def _poll(self, seconds: float) -> dict[Any, int]:
+        started = time.monotonic()
+        try:
+            return dict(self._poller.poll(math.ceil(seconds * 1000)))
+        finally:
+            self.waited += time.monotonic() - started
 
     def _check_time(self, began: float) -> None:
         waited = time.monotonic() - began
@@ -183,3 +203,9 @@ class PlainReceiver:
                 "skips a bad message at %s (%s): %s; further ones are only counted", line.endpoint, error.reason, error
             )
         line.bad[error.reason] += 1
+
+
+def _close(pid: int, context: zmq.Context[zmq.Socket[bytes]], _sockets: list[zmq.Socket[bytes]]) -> None:
+    """Close all, which are kept until then; not what a forked child has of its parent."""
+    if os.getpid() == pid:
+        context.destroy(linger=0)

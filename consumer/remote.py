@@ -7,6 +7,7 @@ and a trainer that pauses is only a trainer that asks for nothing.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dfserve import endpoints
+from dfserve.consumer.options import check_addresses, check_options, check_values, listed
 from dfserve.consumer.session import Session, check_process, close_sessions, open_sessions
 from dfserve.consumer.stream import Stream, identity
 from dfserve.consumer.waiting import WaitMeter
@@ -25,6 +26,7 @@ from dfserve.window import Window
 
 if TYPE_CHECKING:
     from dfserve.consumer.epochs import Epochs
+    from dfserve.consumer.plain import PlainReceiver
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -131,8 +133,9 @@ class RemoteDataZMQ(DataFlow):
         resume: Literal["checkpoint", "broker", "fresh"] = "checkpoint",
         lease_time: float = 60.0,
     ) -> None:
-        self._addresses = _listed(addr1, addr2)
-        _check(self._addresses, bind, lag, timeout, min_producers)
+        given = {name: value for name, value in locals().items() if name in OPTIONS}
+        self._addresses = listed(addr1, addr2)
+        check_values(self._addresses, bind, lag, timeout, min_producers)
         Window(hwm)
         self._hwm, self._bind, self._timeout, self._format = hwm, bind, timeout, format
         self._broker_settings = {"queue_bytes": queue_bytes, "max_frame": max_frame, "lease_time": lease_time}
@@ -140,30 +143,12 @@ class RemoteDataZMQ(DataFlow):
         self._keys = None if keys is None else Path(keys)
         self._meter = WaitMeter(time.monotonic())
         self._sessions: list[Session] = []  # one for each broker
-        self._plain: Any = None
+        self._plain: PlainReceiver | None = None
+        self._before: list[PlainReceiver] = []  # closed; what they have counted stays
         self._epochs: Epochs | None = None
         self._epoch: Iterator[Any] | None = None
-        _check_brokers(self._addresses, bind, mode, format)
-        _check_mode(
-            mode,
-            format,
-            self._keys,
-            {"min_producers": min_producers != 1, "lag": lag != "wait"},
-            {
-                "shuffle": not shuffle,
-                "seed": seed,
-                "order": order,
-                "split_size": split_size,
-                "rank": rank,
-                "world": world != 1,
-                "stride": stride,
-                "even": even,
-                "batch_size": batch_size,
-                "drop_last": drop_last,
-                "collate": collate,
-                "resume": resume != "checkpoint",
-            },
-        )
+        check_addresses(self._addresses, bind, mode, format)
+        check_options(mode, bind, format, {name for name, value in given.items() if value != OPTIONS[name]})
         if mode == "stream":
             self._stream = Stream(
                 [" and ".join(self._addresses)] if bind else self._addresses,
@@ -304,14 +289,19 @@ class RemoteDataZMQ(DataFlow):
     @property
     def errors(self) -> int:
         """Failures so far, of items, workers and messages."""
-        return self._stream.errors if self._epochs is None else self._epochs.errors
+        bad = sum(plain.bad_messages.total() for plain in self._plains)
+        return bad + (self._stream.errors if self._epochs is None else self._epochs.errors)
 
     @property
     def in_doubt(self) -> int:
         """Datapoints so far that a consumer which died may have handed out too; in epochs the report has them."""
         return self._stream.in_doubt if self._epochs is None else 0
 
-    def _endless(self, plain: Any) -> Iterator[Any]:
+    @property
+    def _plains(self) -> list[PlainReceiver]:
+        return self._before if self._plain is None else [*self._before, self._plain]
+
+    def _endless(self, plain: PlainReceiver) -> Iterator[Any]:
         while True:
             yield plain.receive()
 
@@ -337,13 +327,15 @@ class RemoteDataZMQ(DataFlow):
     @property
     def waited(self) -> float:
         """Seconds spent in ``next`` waiting for data so far."""
-        return self._meter.total
+        return self._meter.total + sum(plain.waited for plain in self._plains)
 
     @property
     def endpoints(self) -> list[str]:
         """The addresses that are bound, with ports resolved (``bind=True``), or that it connects to."""
         if self._plain is None:
             self.reset_state()
+        if self._plain is not None:
+            return list(self._plain.endpoints)
         broker = self._sessions[0].broker if self._sessions else None
         return broker.endpoints if broker is not None else self._addresses
 
@@ -353,7 +345,7 @@ class RemoteDataZMQ(DataFlow):
         self._epoch = None
         if self._plain is not None:
             self._plain.close()
-            self._plain = None
+            self._before, self._plain = self._plains, None
         if sessions and sessions[0].pid == os.getpid():
             self._say_goodbye(sessions[0])
         close_sessions(sessions)
@@ -374,7 +366,7 @@ class RemoteDataZMQ(DataFlow):
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _open_plain(self) -> Any:
+    def _open_plain(self) -> PlainReceiver:
         from dfserve.consumer.plain import PlainReceiver
         from dfserve.formats import loads_of
 
@@ -386,45 +378,9 @@ class RemoteDataZMQ(DataFlow):
         )
 
 
-def _listed(addr1: str | list[str] | tuple[str, ...], addr2: str | None) -> list[str]:
-    several = [addr1] if isinstance(addr1, str) else list(addr1)
-    return several if addr2 is None else [*several, addr2]
-
-
-def _check(addresses: list[str], bind: bool, lag: str, timeout: float, min_producers: int) -> None:
-    if not addresses:
-        raise ConfigError("addr1 is an empty list; give at least one address")
-    texts = [endpoints.parse(address).text for address in addresses]
-    if not bind and len(set(texts)) < len(texts):
-        raise ConfigError(f"{' and '.join(addresses)}: the same address twice")
-    if lag not in ("wait", "skip"):
-        raise ConfigError(f"lag is {lag!r}; it is 'wait' or 'skip'")
-    if timeout <= 0:
-        raise ConfigError(f"timeout is {timeout}; it counts seconds and must be above 0")
-    if min_producers < 1:
-        raise ConfigError(f"min_producers is {min_producers}; at least 1 must end before a stream can end")
-
-
-def _check_brokers(addresses: list[str], bind: bool, mode: str, wire_format: str | None) -> None:
-    if wire_format is not None and len(addresses) > 2:
-        raise ConfigError(f"format={wire_format!r} takes two addresses at most, as tensorpack's does")
-    if mode == "epochs" and not bind and len(addresses) > 1:
-        raise ConfigError(
-            "mode='epochs' takes one broker: it owns the plan and knows which item was handed out, so two would hand "
-            f"out each item twice. Give one address, not {' and '.join(addresses)}, and send all producers there; "
-            "mode='stream' takes several"
-        )
-
-
-def _check_mode(
-    mode: str, wire_format: str | None, keys: Path | None, of_streams: dict[str, Any], of_epochs: dict[str, Any]
-) -> None:
-    if mode not in ("stream", "epochs"):
-        raise ConfigError(f"mode is {mode!r}; it is 'stream' or 'epochs'")
-    if wire_format is not None and keys is not None:
-        raise ConfigError(f"format={wire_format!r} is another program's, which has no keys")
-    other, given = ("epochs", of_epochs) if mode == "stream" else ("stream", of_streams)
-    if set_ones := [name for name, value in given.items() if value]:
-        raise ConfigError(f"{', '.join(set_ones)}: only mode={other!r} has this")
-    if mode == "epochs" and wire_format is not None:
-        raise ConfigError(f"format={wire_format!r} is another program's, which has no epochs")
+# What may be given beside addresses, hwm, bind, timeout, mode and format, and what it is if it is not given.
+OPTIONS = {
+    name: each.default
+    for name, each in inspect.signature(RemoteDataZMQ.__init__).parameters.items()
+    if each.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("timeout", "mode", "format")
+}

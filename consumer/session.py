@@ -35,9 +35,19 @@ def check_process(sessions: Sequence[Session]) -> None:
     Raises:
         ConfigError: they are another process's.
     """
-    if sessions and sessions[0].pid != os.getpid():
+    if sessions:
+        check_owner(sessions[0].pid)
+
+
+def check_owner(pid: int) -> None:
+    """See that we are the process that connected.
+
+    Raises:
+        ConfigError: we are not.
+    """
+    if pid != os.getpid():
         raise ConfigError(
-            f"this RemoteDataZMQ was connected in process {sessions[0].pid} and is used in {os.getpid()}; "
+            f"this RemoteDataZMQ was connected in process {pid} and is used in {os.getpid()}; "
             "make one in each process (with bind=False), or call reset_state only in the process that iterates"
         )
 

@@ -95,7 +95,9 @@ class EmbeddedBroker:
 
     def _await_ready(self) -> list[str]:
         assert self._child.stdout is not None
-        if not select.select([self._child.stdout], [], [], START)[0]:
+        ready = select.poll()  # not select(), which takes no file above 1,023: a trainer may have as many open
+        ready.register(self._child.stdout, select.POLLIN)
+        if not ready.poll(1000 * START):
             raise BrokerLost(f"the embedded broker (pid {self.pid}) did not start within {START:.0f} s")
         line = self._child.stdout.readline()
         if not line:

@@ -29,6 +29,7 @@ from dfserve.broker.server import Broker
 from dfserve.consumer.remote import RemoteDataZMQ
 from dfserve.dataflow.adapt import as_source
 from dfserve.embedded import private_address
+from dfserve.errors import BrokerLost
 from dfserve.producer.bell import Bell
 from dfserve.producer.send import introduce, send_dataflow_zmq
 from dfserve.producer.sender import Sender
@@ -65,14 +66,20 @@ class LocalBroker:
 
     def __enter__(self) -> LocalBroker:
         self._thread.start()
-        self._ready.wait(TIMEOUT)
+        if not self._ready.wait(TIMEOUT):
+            raise BrokerLost(f"the broker at {self.address} did not start within {TIMEOUT:.0f} s")
         if self._error is not None:
             raise self._error
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        """End the broker; raise what ended it before, if something has: whatever else was raised came of that."""
         self._stop.set()
         self._thread.join(TIMEOUT)
+        if self._error is not None:
+            raise self._error
+        if self._thread.is_alive():
+            raise BrokerLost(f"the broker at {self.address} did not end within {TIMEOUT:.0f} s")
 
     def consumer(self, **options: Any) -> RemoteDataZMQ:
         """Return a consumer that is connected to this broker; ``options`` as for `RemoteDataZMQ`. Close it yourself."""

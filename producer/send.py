@@ -24,6 +24,8 @@ from dfserve.wire.messages import SESSION_BYTES, ProducerHello
 
 log = logging.getLogger("dfserve.producer")
 
+QUEUE_BYTES = 1 << 30  # as every broker's, unless it is told otherwise
+
 
 def send_dataflow_zmq(
     df: Any,
@@ -34,7 +36,7 @@ def send_dataflow_zmq(
     *,
     passes: int | None = None,
     pipeline: str = "default",
-    queue_bytes: int = 1 << 30,
+    queue_bytes: int = QUEUE_BYTES,
     keys: str | os.PathLike[str] | None = None,
     compression: str | None = None,
     shared_memory: bool = True,
@@ -80,8 +82,11 @@ def send_dataflow_zmq(
         raise ConfigError(f"passes is {passes}; give a number of passes from 1, or None to repeat for ever")
     flow = as_dataflow(df)
     _check_compression(compression, format, bind)
-    if format is not None and keys is not None:
-        raise ConfigError(f"format={format!r} is another program's, which has no keys")
+    given = {"keys": keys is not None, "pipeline": pipeline != "default", "queue_bytes": queue_bytes != QUEUE_BYTES}
+    if format is not None and (idle := ", ".join(name for name, is_given in given.items() if is_given)):
+        raise ConfigError(f"{idle}: format={format!r} is another program's, which has no such thing; leave it out")
+    if not bind and given["queue_bytes"]:
+        raise ConfigError("queue_bytes: of a broker that is hosted here, with bind=True; give it to the one at addr")
     if format is not None:
         _send_plain(flow, addr, hwm, format, bind, passes)
         return

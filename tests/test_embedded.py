@@ -35,6 +35,22 @@ def broker_of(trainer: Any) -> psutil.Process:
     return psutil.Process(trainer.lines[0]["broker"])
 
 
+MANY_FILES = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))
+files = [open("/dev/null") for _ in range(1100)]
+from dfserve.embedded import EmbeddedBroker
+with EmbeddedBroker(["tcp://127.0.0.1:0"], {}) as broker:
+    print("ready at", broker.endpoints[0])
+"""
+
+
+def test_a_trainer_may_have_more_files_open_than_select_can_count() -> None:
+    run = [sys.executable, "-c", MANY_FILES]
+    assert "ready at" in subprocess.run(run, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def test_it_serves_at_its_addresses_and_at_a_private_one(tcp_address: str) -> None:
     with EmbeddedBroker([tcp_address], {}) as broker:
         assert broker.endpoints == [tcp_address]

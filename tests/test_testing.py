@@ -72,6 +72,12 @@ def test_an_address_that_is_taken_is_an_error_where_the_broker_is_entered(free_p
         pass
 
 
+def test_what_ends_the_broker_is_raised_when_the_test_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dfserve.testing.Broker.run", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError), LocalBroker():
+        pass
+
+
 def test_limits_are_those_of_the_broker() -> None:
     with pytest.raises(ConfigError, match="queue_bytes is 1"):
         LocalBroker(queue_bytes=1)

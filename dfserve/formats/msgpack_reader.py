@@ -9,6 +9,7 @@ import numpy as np
 
 from dfserve.errors import WireError
 from dfserve.formats import dtypes
+from dfserve.wire.dtypes import MAX_DIMS
 from dfserve.wire.unpatched import unpackb
 
 Datapoint: TypeAlias = list[Any] | dict[Any, Any]
@@ -85,6 +86,8 @@ def _array(entries: dict[Any, Any]) -> np.ndarray[Any, Any]:
     shape, data = entries.get(b"shape"), entries.get(b"data")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise WireError("shape", "the shape of an array is not a list of sizes")
+    if len(shape) > MAX_DIMS:  # before they are multiplied: the product of many large numbers takes minutes
+        raise WireError("shape", f"an array of {len(shape)} dimensions exceeds {MAX_DIMS}")
     if not isinstance(data, bytes) or math.prod(shape) * dtype.itemsize != len(data):
         raise WireError("shape", f"an array of shape {shape!r:.80} and dtype {dtype} came with other bytes than it has")
     try:

@@ -572,7 +572,7 @@ def test_ranks_have_batches_of_equal_numbers(broker: LocalBroker, even: str) -> 
 
     found: list[list[list[int]]] = [[], []]
     with broker.serving(numbers(20)):
-        ranks = [threading.Thread(target=loop, args=(rank, found[rank])) for rank in range(2)]
+        ranks = [threading.Thread(target=loop, args=(rank, found[rank]), daemon=True) for rank in range(2)]
         for rank in ranks:
             rank.start()
         for rank in ranks:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import zmq
@@ -155,3 +158,40 @@ def test_a_closed_receiver_says_so_and_closes_twice(tmp_path):
 def test_a_high_water_mark_of_zero_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least 1"):
         receiver(f"ipc://{tmp_path}/s", hwm=0)
+
+
+NOT_CLOSED = """
+import gc
+from dfserve.consumer.plain import PlainReceiver
+
+class Owner:
+    pass
+
+owner = Owner()
+owner.itself = owner  # a cycle, as a RemoteDataZMQ is in
+owner.receiver = PlainReceiver("tcp://127.0.0.1:*", hwm=1, bind=True, loads=bytes, timeout=1)
+del owner
+gc.collect()
+print("closed")
+"""
+
+
+def test_one_that_nobody_closed_does_not_hold_up_the_garbage_collection():
+    run = [sys.executable, "-c", NOT_CLOSED]
+    assert subprocess.run(run, capture_output=True, text=True, timeout=HANG, check=True).stdout == "closed\n"
+
+
+def test_a_forked_child_is_told_that_its_parents_receiver_is_not_its_own(push, tmp_path):
+    with receiver(f"ipc://{tmp_path}/f") as pull:
+        child = os.fork()
+        if child == 0:
+            try:
+                pull.close()
+                pull.receive()
+            except ConfigError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        push(pull.endpoints[0]).send(dumps(["still here"]))
+        assert pull.receive() == ["still here"]

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 import dfserve
 from dfserve import (
@@ -427,7 +429,10 @@ def test_each_group_hears_of_an_error(broker: LocalBroker) -> None:
 def test_a_plain_receiver_can_be_reset_twice_and_asked_for_the_next_at_once(tcp_address: str) -> None:
     flow = DataFromList([[1, 2]], shuffle=False)
     thread = threading.Thread(
-        target=dfserve.send_dataflow_zmq, args=(flow, tcp_address), kwargs={"format": "msgpack", "passes": 1}
+        target=dfserve.send_dataflow_zmq,
+        args=(flow, tcp_address),
+        kwargs={"format": "msgpack", "passes": 1},
+        daemon=True,
     )
     with RemoteDataZMQ(tcp_address, format="msgpack", timeout=30) as remote:
         remote.reset_state()
@@ -437,6 +442,21 @@ def test_a_plain_receiver_can_be_reset_twice_and_asked_for_the_next_at_once(tcp_
         thread.join(30)
     with RemoteDataZMQ(tcp_address, format="msgpack", timeout=SHORT) as remote, pytest.raises(Starved):
         next(remote)
+
+
+def test_a_plain_receiver_tells_where_it_listens_how_long_it_waited_and_what_it_could_not_read() -> None:
+    with RemoteDataZMQ("tcp://127.0.0.1:0", format="msgpack", timeout=SHORT) as remote, zmq.Context() as context:
+        (address,) = remote.endpoints
+        with context.socket(zmq.PUSH) as push:
+            push.connect(address)
+            push.send(b"\xc1")
+            deadline = time.monotonic() + 60
+            while not remote.errors and time.monotonic() < deadline:
+                with pytest.raises(Starved):
+                    next(remote)
+        assert remote.errors == 1
+        assert remote.waited > 0
+    assert remote.errors == 1
 
 
 # ---------------------------------------------------------------------- a trainer of its own
@@ -541,7 +561,10 @@ def test_two_batches_are_in_flight_whatever_hwm_says(broker: LocalBroker) -> Non
 def test_a_plain_receivers_datapoints_are_batched_too(tcp_address: str) -> None:
     flow = DataFromList([[1, 2], [3, 4]], shuffle=False)
     thread = threading.Thread(
-        target=dfserve.send_dataflow_zmq, args=(flow, tcp_address), kwargs={"format": "msgpack", "passes": 1}
+        target=dfserve.send_dataflow_zmq,
+        args=(flow, tcp_address),
+        kwargs={"format": "msgpack", "passes": 1},
+        daemon=True,
     )
     with RemoteDataZMQ(tcp_address, format="msgpack", timeout=30) as remote:
         remote.reset_state()

@@ -258,15 +258,17 @@ def test_a_broker_that_falls_silent_while_others_deliver_is_named_in_the_log(
         with LocalBroker() as two:
             remote = consumer(one, two, min_producers=1_000_000)  # the end is far away
             remote.reset_state()
-        thread = threading.Thread(target=produce)
+        thread = threading.Thread(target=produce, daemon=True)
         thread.start()
         deadline = time.monotonic() + 60
-        with remote:
-            for _ in remote:
-                if "nothing was heard" in caplog.text or time.monotonic() > deadline:
-                    break
-        stop.set()
-        thread.join()
+        try:
+            with remote:
+                for _ in remote:
+                    if "nothing was heard" in caplog.text or time.monotonic() > deadline:
+                        break
+        finally:
+            stop.set()
+            thread.join(60)
     assert f"nothing was heard from the broker at {two.address} for 2 s" in caplog.text
 
 

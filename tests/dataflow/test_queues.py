@@ -63,7 +63,7 @@ def test_datapoints_come_in_the_order_of_the_queue_over_several_passes(kind: Cal
 def test_stop_ends_a_pass_that_waits_and_those_to_come(kind: Callable[[], Any]) -> None:
     ds = DataFromQueue(kind())
     ended: queue.Queue[list[Any]] = queue.Queue()
-    thread = threading.Thread(target=lambda: ended.put(list(ds)))
+    thread = threading.Thread(target=lambda: ended.put(list(ds)), daemon=True)
     thread.start()
     ds.stop()
     assert ended.get(timeout=LONG_ENOUGH) == []

@@ -50,10 +50,10 @@ class RunningBroker:
         return float(self._scrape(self.metrics_port).total(name))
 
     def labelled(self, name: str) -> Counter[str]:
-        """A metric by the value of its one label."""
+        """A metric by the value of its one label; those that are 0 are left out."""
         values = self._scrape(self.metrics_port).values
         found = {key: re.fullmatch(name + r'\{\w+="(.*)"\}', key) for key in values}
-        return Counter({match[1]: values[key] for key, match in found.items() if match})
+        return +Counter({match[1]: values[key] for key, match in found.items() if match})
 
     def bad(self) -> Counter[str]:
         """Bad messages by reason."""

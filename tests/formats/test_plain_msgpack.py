@@ -279,6 +279,11 @@ def test_a_bad_frame_is_refused_with_its_reason(frame, reason):
     assert caught.value.reason == reason
 
 
+def test_the_sizes_of_an_array_are_counted_before_they_are_multiplied():
+    with pytest.raises(WireError, match="80000 dimensions exceeds 31"):  # their product takes a minute
+        loads(packed_array(shape=[(1 << 64) - 1] * 80_000))
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_give_a_datapoint_or_a_wire_error(frame):
     read_or_refused(frame)

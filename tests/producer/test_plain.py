@@ -56,7 +56,7 @@ def test_finite_passes_arrive_in_order_and_are_counted(pull, tmp_path):
 def test_more_than_the_high_water_mark_arrives_at_a_late_receiver(pull, tmp_path):
     address = f"ipc://{tmp_path}/s"
     sent: list[int] = []
-    sender = threading.Thread(target=lambda: sent.append(send(Counting(500), address, hwm=2, bind=True)))
+    sender = threading.Thread(target=lambda: sent.append(send(Counting(500), address, hwm=2, bind=True)), daemon=True)
     sender.start()
     pull.connect(address)
     assert [plain_msgpack.loads(pull.recv())[1] for _ in range(500)] == list(range(500))
@@ -67,7 +67,7 @@ def test_more_than_the_high_water_mark_arrives_at_a_late_receiver(pull, tmp_path
 def test_it_waits_for_the_last_ones_to_leave_and_says_so(pull, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(plain, "REPORT_SECONDS", 0.05)
     address = f"ipc://{tmp_path}/s"
-    sender = threading.Thread(target=send, args=(Counting(5), address))
+    sender = threading.Thread(target=send, args=(Counting(5), address), daemon=True)
     sender.start()
     wait_for_log(caplog, "to take the last datapoints")
     assert sender.is_alive()
@@ -80,7 +80,7 @@ def test_it_waits_for_the_last_ones_to_leave_and_says_so(pull, tmp_path, caplog,
 def test_it_says_that_it_waits_for_a_receiver(pull, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(plain, "REPORT_SECONDS", 0.05)
     address = f"ipc://{tmp_path}/s"
-    sender = threading.Thread(target=lambda: send(Counting(5), address, bind=True))
+    sender = threading.Thread(target=lambda: send(Counting(5), address, bind=True), daemon=True)
     sender.start()
     wait_for_log(caplog, f"for a receiver at {address} to take a datapoint")
     pull.connect(address)

@@ -139,7 +139,7 @@ def test_a_sender_that_hosts_the_broker_waits_until_consumers_have_everything(fr
         import threading
 
         thread = threading.Thread(
-            target=send_dataflow_zmq, args=([[1], [2]], address), kwargs={"bind": True, "passes": 1}
+            target=send_dataflow_zmq, args=([[1], [2]], address), kwargs={"bind": True, "passes": 1}, daemon=True
         )
         thread.start()
         assert list(consumer) == [[1], [2]]
@@ -244,3 +244,16 @@ def test_what_was_compressed_arrives_as_it_was(broker: LocalBroker, codec: str) 
         assert repr(list(consumer)) == repr(sent)
     metrics = broker.metrics()
     assert metrics["dfserve_received_wire_bytes_total"] < metrics["dfserve_received_bytes_total"] / 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "msgpack", "pipeline": "train"}, "pipeline: format='msgpack' is another program's"),
+        ({"format": "zmq_ops", "queue_bytes": 1 << 20, "bind": True}, "queue_bytes: format='zmq_ops'"),
+        ({"queue_bytes": 1 << 20}, "queue_bytes: of a broker that is hosted here"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        send_dataflow_zmq([[1]], "ipc://@nobody", passes=1, **options)

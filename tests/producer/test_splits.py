@@ -615,7 +615,7 @@ class Threads(ProxyDataFlow):
             except BaseException as error:
                 found.append(error)
 
-        thread = threading.Thread(target=read)
+        thread = threading.Thread(target=read, daemon=True)
         thread.start()
         thread.join()
         if isinstance(found[-1], BaseException):

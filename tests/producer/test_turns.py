@@ -57,7 +57,7 @@ class Worker:
             identity = introduce("0", name, passes, eager=len(pipelines) == 1)
             sender = stack.enter_context(Sender(Uplink(broker.address), identity, self.bell))
             self.lines.append(Line(self._builder(name, pipeline), sender, passes, self.bell))
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _builder(self, name: str, pipeline: Any) -> Callable[[], DataFlow]:
