@@ -57,11 +57,13 @@ def check_addresses(addresses: list[str], bind: bool, mode: str, wire_format: st
         )
 
 
-def check_options(mode: str, bind: bool, wire_format: str | None, given: Collection[str]) -> None:
+def check_options(mode: str, wire_format: str | None, given: Collection[str]) -> None:
     """See that the options that were given do something.
 
+    Those of a hosted broker may be given with ``bind=False``, too: ranks of one script differ in nothing but that.
+
     Args:
-        mode, bind: as for `RemoteDataZMQ`.
+        mode: as for `RemoteDataZMQ`.
         wire_format: its ``format``.
         given: the names of the others that are not what they are by default.
 
@@ -77,8 +79,6 @@ def check_options(mode: str, bind: bool, wire_format: str | None, given: Collect
     other, names = ("epochs", OF_EPOCHS) if mode == "stream" else ("stream", OF_STREAMS)
     if idle := _named(names, given):
         raise ConfigError(f"{idle}: only mode={other!r} has this")
-    if not bind and (idle := _named(OF_BROKERS, given)):
-        raise ConfigError(f"{idle}: of a broker that is hosted here, with bind=True; give it to `dfserve broker`")
 
 
 def _named(names: Collection[str], given: Collection[str]) -> str:

@@ -69,7 +69,8 @@ class RemoteDataZMQ(DataFlow):
             counts it, within the limits of ``dfserve.dataflow.SkipErrors``, which may be given with limits of its own.
             In a stream, what is skipped is the rest of that worker's pass.
         format: None, or ``"msgpack"`` / ``"zmq_ops"`` to receive from tensorpack's own senders (a bare PULL socket).
-        queue_bytes: the hosted broker's budget in bytes.
+        queue_bytes: the hosted broker's budget in bytes. With ``bind=False`` nothing comes of what is said of a hosted
+            broker, so that the ranks of one script need differ in ``bind`` alone.
         max_frame: bytes of one array that the hosted broker admits.
         metrics_port: port on which the hosted broker serves /metrics, None for none.
         keys: encrypt, and check who is there, on tcp: the folder that ``dfserve keys FOLDER`` has made, or with
@@ -148,7 +149,7 @@ class RemoteDataZMQ(DataFlow):
         self._epochs: Epochs | None = None
         self._epoch: Iterator[Any] | None = None
         check_addresses(self._addresses, bind, mode, format)
-        check_options(mode, bind, format, {name for name, value in given.items() if value != OPTIONS[name]})
+        check_options(mode, format, {name for name, value in given.items() if value != OPTIONS[name]})
         if mode == "stream":
             self._stream = Stream(
                 [" and ".join(self._addresses)] if bind else self._addresses,

@@ -85,8 +85,6 @@ def send_dataflow_zmq(
     given = {"keys": keys is not None, "pipeline": pipeline != "default", "queue_bytes": queue_bytes != QUEUE_BYTES}
     if format is not None and (idle := ", ".join(name for name, is_given in given.items() if is_given)):
         raise ConfigError(f"{idle}: format={format!r} is another program's, which has no such thing; leave it out")
-    if not bind and given["queue_bytes"]:
-        raise ConfigError("queue_bytes: of a broker that is hosted here, with bind=True; give it to the one at addr")
     if format is not None:
         _send_plain(flow, addr, hwm, format, bind, passes)
         return
