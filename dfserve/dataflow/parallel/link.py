@@ -28,6 +28,7 @@ from dfserve.dataflow.parallel.messages import (
 )
 from dfserve.dataflow.parallel.worker import work
 from dfserve.errors import PipelineError, WorkerLost
+from dfserve.signal_names import signal_name
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.limits import Limits
 from dfserve.wire.plain_block import view_datapoint
@@ -233,6 +234,5 @@ def _ended(status: int | None) -> str:
         return "has ended after the error that it reported"
     if status > 0:
         return f"ended with status {status}: what it printed on stderr says why"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     hint = "; the kernel's out-of-memory killer does that: see dmesg" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {signal_name(-status)}{hint}"
