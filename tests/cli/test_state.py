@@ -105,10 +105,12 @@ def test_among_several_one_is_chosen_by_its_key(saved: Write) -> None:
 def test_rows_are_skipped_in_place_and_nothing_else_changes(saved: Write) -> None:
     document = {"loss": [1e-5, 2.5], "name": "größer 😀", "big": 1 << 70, "data": STRICT.to_dict(), "last": None}
     file = saved(document)
+    file.chmod(0o600)
     said = output("skip", file, "--rows", 3)
     assert "skipped 3 rows of 64 datapoints; epoch 3 goes on in" in said
     assert json.loads(file.read_text()) == {**document, "data": replace(STRICT, row=5).to_dict()}
     assert list(json.loads(file.read_text())) == list(document)
+    assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint.json"]
 
 
