@@ -102,6 +102,15 @@ def test_among_several_one_is_chosen_by_its_key(saved: Write) -> None:
     assert "at: train.ds, val" in failure("show", saved(two), "--key", "tra")
 
 
+def test_a_key_with_dots_in_it_is_named_as_it_is(saved: Write) -> None:
+    two = {"dl.train": {"ds": STRICT.to_dict()}, "dl.val": replace(STRICT, epoch=9).to_dict()}
+    assert "choose one by --key: dl.train.ds, dl.val" in failure("show", saved(two))
+    assert "at dl.val: epoch 9" in output("show", saved(two), "--key", "dl.val")
+    assert "at dl.train.ds: epoch 3" in output("show", saved(two), "--key", "dl.train")
+    assert "there are 2 states" in failure("show", saved(two), "--key", "dl")
+    assert "there is at: dl.train.ds, dl.val" in failure("show", saved(two), "--key", "dl.v")
+
+
 def test_rows_are_skipped_in_place_and_nothing_else_changes(saved: Write) -> None:
     document = {"loss": [1e-5, 2.5], "name": "größer 😀", "big": 1 << 70, "data": STRICT.to_dict(), "last": None}
     file = saved(document)
