@@ -143,9 +143,12 @@ def admitted(folder: Path) -> tuple[dict[bytes, str], list[KeysError]]:
     found: dict[bytes, str] = {}
     wrong: list[KeysError] = []
     try:
-        paths = sorted(clients.glob("*" + PUBLIC))
+        with os.scandir(clients) as entries:  # glob would take a folder that it may not read for an empty one
+            paths = sorted(clients / entry.name for entry in entries if entry.name.endswith(PUBLIC))
     except OSError as error:
-        raise KeysError(f"{clients} cannot be read: {error.strerror}") from None
+        raise KeysError(
+            f"{clients} cannot be read: {error.strerror}; it must belong to the user who runs the broker"
+        ) from None
     for path in paths:
         try:
             found[_read(path, UNTOUCHED, "public")["public"]] = path.name.removesuffix(PUBLIC)

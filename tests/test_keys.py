@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,17 @@ def test_a_folder_that_others_can_write_into_admits_nobody(folder: Path) -> None
         admitted(folder)
     with pytest.raises(KeysError, match="chmod 700"):
         read_broker_keys(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_one_that_admits_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)  # not a mode, which does not stop root
+    with pytest.raises(KeysError, match="clients cannot be read: Permission denied; it must belong to the user"):
+        admitted(folder)
 
 
 def test_one_bad_file_does_not_shut_out_the_others(folder: Path) -> None:
