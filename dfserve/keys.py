@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
+from zmq.utils import z85
 
 from dfserve.errors import KeysError
 
@@ -60,11 +62,14 @@ def make_keys(folder: Path, names: Sequence[str]) -> tuple[list[Path], bool]:
         The clients' secret files, and whether the broker's key is new.
 
     Raises:
-        KeysError: a name that cannot be a file's or is taken, or a folder that cannot be used; nothing is overwritten.
+        KeysError: a name that cannot be a file's, is taken or given twice, or a folder that cannot be used; nothing is
+            overwritten.
     """
     require_curve()
     clients = folder / CLIENTS
-    for name in names:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise KeysError(f"the name {name!r} is given twice, and each client has one key: give it once")
         if not NAME.fullmatch(name):
             raise KeysError(f"{name!r} cannot name a client; use letters, digits, '.', '_' and '-', e.g. data-1")
         for taken in (clients / (name + PUBLIC), clients / (name + SECRET)):
@@ -143,9 +148,12 @@ def admitted(folder: Path) -> tuple[dict[bytes, str], list[KeysError]]:
     found: dict[bytes, str] = {}
     wrong: list[KeysError] = []
     try:
-        paths = sorted(clients.glob("*" + PUBLIC))
+        with os.scandir(clients) as entries:  # glob would take a folder that it may not read for an empty one
+            paths = sorted(clients / entry.name for entry in entries if entry.name.endswith(PUBLIC))
     except OSError as error:
-        raise KeysError(f"{clients} cannot be read: {error.strerror}") from None
+        raise KeysError(
+            f"{clients} cannot be read: {error.strerror}; it must belong to the user who runs the broker"
+        ) from None
     for path in paths:
         try:
             found[_read(path, UNTOUCHED, "public")["public"]] = path.name.removesuffix(PUBLIC)
@@ -187,7 +195,7 @@ def _read(path: Path, forbidden: int, *names: str) -> dict[str, bytes]:
         what = "read" if forbidden == PRIVATE else "written"
         raise KeysError(f"the key file {path} can be {what} by others (mode {mode:04o}): chmod 600 {path}")
     entries = dict(_entry(line) for line in text.decode("ascii", "replace").splitlines() if line[:1] not in ("", "#"))
-    missing = [name for name in names if not KEY.fullmatch(entries.get(name, ""))]
+    missing = [name for name in names if not _is_key(entries.get(name, ""))]
     if missing or len(text) > MAX_BYTES:
         raise KeysError(
             f"{path} is no key file of the kind that is needed: it has no {' and no '.join(missing) or 'end'}; "
@@ -196,6 +204,13 @@ def _read(path: Path, forbidden: int, *names: str) -> dict[str, bytes]:
     if "secret" in names and zmq.curve_public(entries["secret"].encode()) != entries["public"].encode():
         raise KeysError(f"the key file {path} is damaged: its two keys are no pair; make another: dfserve keys")
     return {name: entries[name].encode() for name in names}
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return KEY.fullmatch(text) is not None and bool(z85.decode(text))
+    except struct.error:  # five characters can stand for more than four bytes hold
+        return False
 
 
 def _entry(line: str) -> tuple[str, str]:

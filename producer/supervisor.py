@@ -25,6 +25,7 @@ from dfserve.producer.send import host_name, introduce
 from dfserve.producer.turns import Build
 from dfserve.producer.uplink import Uplink
 from dfserve.producer.worker import DONE, KILLED, RAISED, Task, work
+from dfserve.signal_names import signal_name
 from dfserve.wire.messages import Obituary, ProducerHello
 
 log = logging.getLogger("dfserve.producer")
@@ -167,7 +168,7 @@ class Supervisor:
         if code == DONE or (self._stop_at is not None and code >= 0):
             slot.status = max(slot.status, code)
             return
-        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        reason = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
         slot.status = max(slot.status, KILLED if code < 0 else code)
         age = time.monotonic() - slot.started
         log.error("worker %s ended after %.0f s: %s", slot.name, age, reason)

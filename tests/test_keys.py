@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,12 @@ def test_nothing_is_overwritten(folder: Path) -> None:
     assert not secret(folder, "data-3").exists()
 
 
+def test_a_name_that_is_given_twice_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(KeysError, match="the name 'trainer' is given twice"):
+        make_keys(tmp_path, ["trainer", "data-1", "trainer"])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["", "../data", "a/b", ".hidden", "-x", "data 1", "x" * 65])
 def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(KeysError, match="cannot name a client"):
@@ -86,6 +94,17 @@ def test_a_folder_that_others_can_write_into_admits_nobody(folder: Path) -> None
         admitted(folder)
     with pytest.raises(KeysError, match="chmod 700"):
         read_broker_keys(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_one_that_admits_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)  # not a mode, which does not stop root
+    with pytest.raises(KeysError, match="clients cannot be read: Permission denied; it must belong to the user"):
+        admitted(folder)
 
 
 def test_one_bad_file_does_not_shut_out_the_others(folder: Path) -> None:
@@ -116,6 +135,14 @@ def test_a_file_that_is_no_key_is_refused_and_says_what_it_lacks(folder: Path) -
         path.write_text(text, encoding="latin-1")
         with pytest.raises(KeysError, match="is no key file of the kind that is needed"):
             read_client_keys(path)
+
+
+@pytest.mark.parametrize("name", ["public", "secret", "broker"])
+def test_an_entry_that_stands_for_more_than_32_bytes_is_no_key(folder: Path, name: str) -> None:
+    lines = secret(folder).read_text().splitlines()
+    secret(folder).write_text("\n".join(f"{name} = {'#' * 40}" if line.startswith(name) else line for line in lines))
+    with pytest.raises(KeysError, match=f"it has no {name}"):
+        read_client_keys(secret(folder))
 
 
 def test_a_pair_that_is_none_is_refused(folder: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from dfserve import errors
 from dfserve.deathbed import die_with
 from dfserve.errors import DfserveError, WorkerLost
+from dfserve.signal_names import signal_name
 
 END = 5.0  # seconds for a process to end after SIGTERM before it is killed
 TURN = 0.02  # seconds between two looks at whether it has
@@ -177,7 +178,7 @@ def _how(pid: int) -> str:
                 continue
             if found.si_code == os.CLD_EXITED:
                 return f"exit status {found.si_status}"
-            name = signal.Signals(found.si_status).name
+            name = signal_name(found.si_status)
             return f"killed by {name}" + (
                 "; is the machine short of memory? Each worker is a process with a copy of the pipeline"
                 if name == "SIGKILL"

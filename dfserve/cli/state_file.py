@@ -79,8 +79,8 @@ def find(document: Any, key: str | None) -> Found:
         everything = list(_states(document, ()))
     except RecursionError:
         raise ConfigError("it is nested too deeply to be searched for a state: save the state by itself") from None
-    wanted = () if key is None else tuple(key.split("."))
-    found = [(path, state) for path, state in everything if path[: len(wanted)] == wanted]
+    # As they are written in messages, not split: a key itself may have dots in it.
+    found = [each for each in everything if key is None or f"{'.'.join(each[0])}.".startswith(f"{key}.")]
     if len(found) == 1:
         return Found(document, *found[0])
     keys = ", ".join(".".join(path) for path, _ in everything)

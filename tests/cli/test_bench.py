@@ -301,10 +301,14 @@ def test_what_a_child_raises_is_raised_here() -> None:
             processes.next_report(30)
 
 
-def test_a_child_that_ends_is_named() -> None:
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [(lambda: os._exit(7), "exit status 7"), (lambda: os.kill(os.getpid(), 40), "killed by signal 40")],
+)
+def test_a_child_that_ends_is_named(end: Callable[[], object], how: str) -> None:
     with Processes() as processes:
-        processes.fork("it", lambda _report: os._exit(7))
-        with pytest.raises(WorkerLost, match="it ended: exit status 7"):
+        processes.fork("it", lambda _report: end())
+        with pytest.raises(WorkerLost, match=f"it ended: {how}"):
             processes.next_report(30)
 
 

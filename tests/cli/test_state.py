@@ -102,13 +102,24 @@ def test_among_several_one_is_chosen_by_its_key(saved: Write) -> None:
     assert "at: train.ds, val" in failure("show", saved(two), "--key", "tra")
 
 
+def test_a_key_with_dots_in_it_is_named_as_it_is(saved: Write) -> None:
+    two = {"dl.train": {"ds": STRICT.to_dict()}, "dl.val": replace(STRICT, epoch=9).to_dict()}
+    assert "choose one by --key: dl.train.ds, dl.val" in failure("show", saved(two))
+    assert "at dl.val: epoch 9" in output("show", saved(two), "--key", "dl.val")
+    assert "at dl.train.ds: epoch 3" in output("show", saved(two), "--key", "dl.train")
+    assert "there are 2 states" in failure("show", saved(two), "--key", "dl")
+    assert "there is at: dl.train.ds, dl.val" in failure("show", saved(two), "--key", "dl.v")
+
+
 def test_rows_are_skipped_in_place_and_nothing_else_changes(saved: Write) -> None:
     document = {"loss": [1e-5, 2.5], "name": "größer 😀", "big": 1 << 70, "data": STRICT.to_dict(), "last": None}
     file = saved(document)
+    file.chmod(0o600)
     said = output("skip", file, "--rows", 3)
     assert "skipped 3 rows of 64 datapoints; epoch 3 goes on in" in said
     assert json.loads(file.read_text()) == {**document, "data": replace(STRICT, row=5).to_dict()}
     assert list(json.loads(file.read_text())) == list(document)
+    assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint.json"]
 
 

@@ -92,6 +92,10 @@ def test_python_numbers_become_what_zmq_ops_makes_of_them():
     assert dtypes == ["int32", "float32", "int32", "float32", "int64", "float64"]
 
 
+def test_an_array_of_a_number_keeps_the_width_that_the_number_would_not():
+    assert loads(dumps([np.asarray(np.float64(2))]))[0].dtype == "float64"
+
+
 @pytest.mark.parametrize(
     ("datapoint", "said"),
     [

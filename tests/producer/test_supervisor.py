@@ -85,15 +85,16 @@ def test_workers_that_send_their_passes_end_the_daemon_well(daemon: Start, broke
     assert program.wait() == 0
 
 
+@pytest.mark.parametrize(("signum", "name"), [(9, "SIGKILL"), (40, "signal 40")])
 def test_a_killed_worker_of_an_endless_stream_is_named_and_started_again(
-    daemon: Start, broker: LocalBroker, until: Until
+    daemon: Start, broker: LocalBroker, until: Until, signum: int, name: str
 ) -> None:
     program = daemon(NUMBERS)
     with broker.consumer() as consumer:
         next(consumer)
         until(lambda: pids(program), "the first worker")
-        os.kill(pids(program)[0], signal.SIGKILL)
-        program.wait_until_said("killed by SIGKILL")
+        os.kill(pids(program)[0], signum)
+        program.wait_until_said(f"killed by {name}")
         until(lambda: len(pids(program)) == 2, "the second worker")
         until(lambda: broker.metrics()["dfserve_producer_restarts"] == 1, "news of the restart")
         until(lambda: broker.metrics()["dfserve_errors_total"] == 1, "news of the death, from the daemon itself")

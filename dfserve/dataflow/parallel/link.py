@@ -9,16 +9,26 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from dfserve.dataflow.parallel.inheritance import keep_from_children
 from dfserve.dataflow.parallel.memory import Reader, SharedFile
-from dfserve.dataflow.parallel.messages import CONSUMED, FREED, PICKLED, WAITING, WANTED, Sent, unpacked, word
+from dfserve.dataflow.parallel.messages import (
+    CONSUMED,
+    FREED,
+    PICKLED,
+    WAITING,
+    WANTED,
+    WORD_BYTES,
+    Sent,
+    unpacked,
+    word,
+)
 from dfserve.dataflow.parallel.worker import work
 from dfserve.errors import PipelineError, WorkerLost
+from dfserve.signal_names import signal_name
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.limits import Limits
 from dfserve.wire.plain_block import view_datapoint
@@ -31,7 +41,7 @@ ANY = Limits(max_frame=1 << 40, max_frames=1 << 20, max_body=1 << 40, max_count=
 FREED_EXTENTS = 16
 FREED_BYTES = 2 << 20
 WINDOW = 64  # datapoints: a window where there is none, only for how many gather
-MOST_WORDS = 256  # in one write, which is less than PIPE_BUF
+MOST_WORDS = 256  # in one write, which is less than PIPE_BUF: all of it is written, or nothing
 
 
 class Words:
@@ -45,15 +55,16 @@ class Words:
         """Write to ``pipe``; let ``batch`` datapoints that were handed out gather."""
         self._pipe = pipe
         self._pid = os.getpid()
-        # Reentrant: a finaliser may run in the middle of any of these lines.
+        # Reentrant: a finaliser may run in the middle of any of these lines. In the middle of sending it only adds its
+        # words to those that are due; it would send again what is just being sent.
         self._lock = threading.RLock()
+        self._sending = threading.Lock()
         self._open = True
         self.eager = False
         self._batch = batch
         self._consumed = self._told = 0
-        self._freed: deque[int] = deque()
-        self._freed_bytes = 0
-        self._unsaid: deque[bytes] = deque()  # for which the pipe had no room
+        self._freed, self._freed_bytes = bytearray(), 0  # words that gather, and the memory that they give back
+        self._unsaid = bytearray()  # words to be said at once; they stay when the pipe has no room
         os.set_blocking(pipe.fileno(), False)  # a stopped worker must not stop its parent
 
     def say(self, kind: int, value: int) -> None:
@@ -61,7 +72,7 @@ class Words:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            self._unsaid.append(word(kind, value))
+            self._unsaid.extend(word(kind, value))
             self.retry()
 
     def consumed(self, count: int) -> None:
@@ -75,44 +86,49 @@ class Words:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            self._freed.append(extent)
+            self._freed.extend(word(FREED, extent))
             self._freed_bytes += nbytes
-            if self.eager or self._freed_bytes >= FREED_BYTES or len(self._freed) >= FREED_EXTENTS:
-                self._return()
+            self.retry()
 
     def say_all(self) -> None:
         """Say what has gathered, and from now on everything at once, until ``eager`` is taken back."""
         self.eager = True
         self._tell()
-        with self._lock:
-            self._return()
+        self.retry()
 
     def _tell(self) -> None:
         if self._told < self._consumed:
             self._told = self._consumed
             self.say(CONSUMED, self._told)
 
-    def _return(self) -> None:
-        self._freed_bytes = 0
-        while self._freed:
-            self._unsaid.append(word(FREED, self._freed.popleft()))
-        self.retry()
-
     def retry(self) -> None:
-        """Send what the pipe had no room for."""
-        if not self._unsaid:
-            return
+        """Send what is due, as far as the pipe has room."""
         with self._lock:
             try:
-                while self._open and self._unsaid:
-                    some = list(islice(self._unsaid, MOST_WORDS))
-                    os.write(self._pipe.fileno(), b"".join(some))  # all or none, as for any write this short
-                    for _ in some:
-                        self._unsaid.popleft()
+                self._send()  # no loop here: interrupted at its jump back, Python 3.12 and 3.13 keep the lock
             except BlockingIOError:
                 pass  # a worker that is stopped, or slow to listen
             except OSError:  # the worker has ended
                 self.close()
+
+    def _send(self) -> None:
+        # Looked at anew after each write: what a finaliser added in the middle of it must not wait for another.
+        while self._open and self._due() and not self._sending.locked():
+            with self._sending:
+                self._write_some()
+
+    def _due(self) -> bytearray:
+        enough = self.eager or self._freed_bytes >= FREED_BYTES or len(self._freed) >= FREED_EXTENTS * WORD_BYTES
+        return self._freed if enough and not self._unsaid else self._unsaid
+
+    def _write_some(self) -> None:
+        due = self._due()
+        written = map(os.write, (self._pipe.fileno(),), (due[: MOST_WORDS * WORD_BYTES],))
+        # Written and taken off in one call, of C code. Between two, an interrupt would have words said again, and the
+        # worker take an extent for free that it has lent anew.
+        deque(map(due.__delitem__, map(slice, written)), maxlen=0)
+        if not self._freed:
+            self._freed_bytes = 0
 
     def close(self) -> None:
         """Hang up: the worker ends."""
@@ -218,6 +234,5 @@ def _ended(status: int | None) -> str:
         return "has ended after the error that it reported"
     if status > 0:
         return f"ended with status {status}: what it printed on stderr says why"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     hint = "; the kernel's out-of-memory killer does that: see dmesg" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {signal_name(-status)}{hint}"

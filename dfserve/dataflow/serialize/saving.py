@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -39,7 +40,8 @@ def unfinished(path: str | os.PathLike[str], *, replace: bool = False) -> Iterat
 
     Args:
         path: the file to be; of a symbolic link, what it points to.
-        replace: whether ``path`` may exist. It is then replaced in one step, and a failed save leaves it as it was.
+        replace: whether ``path`` may exist. It is then replaced in one step, by a file that the same users may read and
+            write, and a failed save leaves it as it was.
 
     Raises:
         ConfigError: ``path`` is a folder or in none, or exists without ``replace``, also if that became so meanwhile.
@@ -47,11 +49,14 @@ def unfinished(path: str | os.PathLike[str], *, replace: bool = False) -> Iterat
     target = Path(os.path.realpath(path))
     _check(target, replace)
     _remove_stale(target)
-    partial, lock = _create(target)
+    old = target.stat() if target.exists() else None
+    partial, lock = _create(target, 0o666 if old is None else 0o600)
     owner = os.getpid()
     try:
         yield partial
         _flush(partial)
+        if old is not None:
+            _admit_the_same(lock, old)
         _put_in_place(partial, target, replace)
         _flush_folder(target.parent)
     finally:
@@ -90,12 +95,12 @@ def _remove_stale(target: Path) -> None:
                 os.close(descriptor)
 
 
-def _create(target: Path) -> tuple[Path, int]:
-    """Create a partial. Returns it and a descriptor that holds its lock."""
+def _create(target: Path, mode: int) -> tuple[Path, int]:
+    """Create a partial of this mode, less the umask. Returns it and a descriptor that holds its lock."""
     while True:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{SUFFIX}")
         try:
-            descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
         except FileExistsError:
             continue
         try:
@@ -108,6 +113,13 @@ def _create(target: Path) -> tuple[Path, int]:
         if os.fstat(descriptor).st_nlink:
             return partial, descriptor
         os.close(descriptor)  # as above, a moment earlier
+
+
+def _admit_the_same(descriptor: int, old: os.stat_result) -> None:
+    # Only root may give a file away, and should: else those whose private file it replaces could not read it any more.
+    with contextlib.suppress(OSError):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
 def _flush(partial: Path) -> None:

@@ -55,6 +55,25 @@ def test_the_file_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
 
 
+def test_what_replaces_a_file_may_be_read_by_nobody_who_could_not_read_that(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    for mode in (0o600, 0o640, 0o444, 0o664):
+        (tmp_path / "x").chmod(mode)
+        with unfinished(tmp_path / "x", replace=True) as partial:
+            assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+            partial.write_bytes(b"secret")
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to somebody else")
+def test_what_root_replaces_still_belongs_to_whom_it_did(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    os.chown(tmp_path / "x", 65534, 65533)
+    with unfinished(tmp_path / "x", replace=True):
+        pass
+    assert ((tmp_path / "x").stat().st_uid, (tmp_path / "x").stat().st_gid) == (65534, 65533)
+
+
 @pytest.mark.parametrize("replace", [False, True])
 def test_an_error_in_the_block_leaves_everything_as_it_was(tmp_path: Path, replace: bool) -> None:
     if replace:
