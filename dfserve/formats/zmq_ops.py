@@ -32,9 +32,9 @@ INT32, INT64 = struct.Struct("<i"), struct.Struct("<q")
 def dumps(datapoint: list[Any] | tuple[Any, ...]) -> bytes:
     """Encode a list of arrays and numbers.
 
-    As zmq_ops does, a Python int becomes int32 and a Python float float32, both 0-d. An ``np.float64`` is a Python float,
-    and a graph that was made for zmq_ops expects it as float32; ``np.asarray`` of it keeps its width. Other components
-    go through ``np.asarray``. Any strides and byte order are accepted, and travel little-endian in C order.
+    As zmq_ops does, a Python int becomes int32 and a Python float float32, both 0-d. An ``np.float64`` is a Python
+    float, and a graph that was made for zmq_ops expects it as float32; ``np.asarray`` of it keeps its width. Other
+    components go through ``np.asarray``. Any strides and byte order are accepted, and travel little-endian in C order.
 
     Raises:
         EncodeError: a dict, too many arrays or dimensions, an int outside int32, or a dtype that TensorFlow's op
