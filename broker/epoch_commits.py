@@ -42,6 +42,11 @@ class Commits:
         """Whether all claims that a record holds are durable."""
         return not self._claims
 
+    @property
+    def idle(self) -> bool:
+        """Whether the disk has everything, goodbyes too, and nobody waits for it."""
+        return not (self.due or self._writing or self._claims or self._parting or self._parted)
+
     def part(self, seat: Seat) -> None:
         """Note a goodbye, which `saved` will return when it is durable."""
         self._parting.append(seat)

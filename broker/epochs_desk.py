@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from dfserve.broker.production import Send
     from dfserve.broker.seats import Seat
 
-MAX_JOBS = 64  # groups in epochs mode; each keeps a share of the memory
+log = logging.getLogger("dfserve.broker")
+
+MAX_JOBS = 64  # groups in epochs mode whose positions are kept
+# Part of the broker's bytes that a group has at least. The first has a half and each of the next a half of what is
+# left, so that eight may be at work at once.
+LEAST_SHARE = 256
 FORM = 1  # of the record on disk
 
 Store = Callable[[int, bytes], None]
@@ -29,7 +35,9 @@ class EpochsDesk:
     """The jobs in epochs mode.
 
     Each has a share of the broker's bytes of its own, so that a job that nobody reads holds no other one up: the first
-    half of them, the next half of the rest, and so on. Streams have what is left.
+    half of them, the next half of the rest, and so on. Streams have what is left. When a group comes, those of which
+    nobody is there give their shares back: they rest, as they would if the broker had died, and go on from their
+    records when somebody comes back to them.
 
     Args:
         budget: of the whole broker; what jobs take is taken off its total.
@@ -44,6 +52,7 @@ class EpochsDesk:
     ) -> None:
         self.jobs: dict[tuple[str, str], EpochsJob] = {}
         self._budget = budget
+        self._least = budget.total // LEAST_SHARE
         self._tally = tally
         self._send = send
         self._lease_time = lease_time
@@ -65,22 +74,53 @@ class EpochsDesk:
         name = (hello.pipeline, hello.group)
         job = self.jobs.get(name)
         if job is None:
-            job = self._new_job(name)
+            self._make_place(name)
+            job = self.jobs[name] = self._job(name, self._share_of(name))
+            if (record := self._records.get(name)) is not None:
+                job.restore(record)
             for session, (worker, host) in self._workers.get(hello.pipeline, {}).items():
                 job.production.worker_here(session, worker, host, now)
         return job, job.rank_hello(hello, now)
 
     def wants(self, pipeline: str) -> bool:
         """Whether a group asks for a pipeline."""
-        return any(name[0] == pipeline for name in self.jobs)
+        return any(name[0] == pipeline for name in (*self.jobs, *self._records))
 
-    def _new_job(self, name: tuple[str, str]) -> EpochsJob:
-        if len(self.jobs) >= MAX_JOBS:
-            raise WireError("limits", f"there are {MAX_JOBS} groups in epochs mode; {name} is one too many")
-        from dfserve.broker.epochs_job import EpochsJob  # here: a broker of streams starts without it
+    def _make_place(self, coming: tuple[str, str]) -> None:
+        """Let jobs rest of which nobody is there, and forget the positions that are one too many."""
+        for name, job in list(self.jobs.items()):
+            if job.may_rest:
+                self._rest(name, job)
+        kept = {*self.jobs, *self._records, coming}
+        resting = [name for name in self._records if name not in self.jobs and name != coming]
+        for name in resting[: max(0, len(kept) - MAX_JOBS)]:
+            log.warning("group %r of pipeline %r is forgotten: %d others came after it", name[1], name[0], MAX_JOBS)
+            del self._records[name]
+            self._unsaved = True
 
+    def _rest(self, name: tuple[str, str], job: EpochsJob) -> None:
+        log.info("nobody is there of group %r of pipeline %r: its memory is free for others", name[1], name[0])
+        self._tally.in_doubt += job.in_doubt
+        record = job.rest()
+        self._records.pop(name, None)
+        if record is not None:
+            self._records[name] = record  # as the last
+        self._budget.total += job.production.budget.total
+        del self.jobs[name]
+
+    def _share_of(self, name: tuple[str, str]) -> Budget:
         share = self._budget.total // 2
+        if share < self._least:
+            raise WireError(
+                "config",
+                f"{len(self.jobs)} groups in epochs mode are at work at this broker and share its memory; what is left"
+                f" for group {name[1]!r}, {share} bytes, is too little: close one of the others, or use another broker",
+            )
         self._budget.total -= share
+        return Budget(share)
+
+    def _job(self, name: tuple[str, str], budget: Budget) -> EpochsJob:
+        from dfserve.broker.epochs_job import EpochsJob  # here: a broker of streams starts without it
 
         def save(record: dict[str, Any]) -> int:
             self._records[name] = record
@@ -88,9 +128,7 @@ class EpochsDesk:
             return self._stored + 1
 
         save_or_none = None if self._store is None else save
-        job = EpochsJob(name, Budget(share), self._tally, self._send, self._lease_time, save=save_or_none)
-        self.jobs[name] = job
-        return job
+        return EpochsJob(name, budget, self._tally, self._send, self._lease_time, save=save_or_none)
 
     # ------------------------------------------------------------------ workers
 
@@ -118,6 +156,9 @@ class EpochsDesk:
             WireError: the message or its block breaks the protocol.
         """
         jobs = list(self._of(pipeline))
+        if not jobs and isinstance(message, e.Made | e.MadeNothing | e.NotMade):
+            self._tally.fenced += 1
+            self._send(session, e.Taken([message.lease]), ())  # its group rests: it may forget what it made
         if isinstance(message, e.Source):
             return next(filter(None, [job.production.describe(session, message) for job in jobs]), "")
         for job in jobs:
@@ -187,7 +228,7 @@ class EpochsDesk:
             if found["form"] != FORM:
                 raise LedgerError(f"the ledger's records have form {found['form']}, and this dfserve reads {FORM}")
             for pipeline, group, record in found["jobs"]:
-                self._new_job((pipeline, group)).restore(record)
+                self._job((pipeline, group), Budget(0)).restore(record)  # a trial: it goes on when a rank comes
                 self._records[pipeline, group] = record
         except (ValueError, TypeError, LookupError, WireError) as error:
             raise LedgerError(

@@ -18,7 +18,7 @@ from dfserve.broker.epoch_commits import Commits, Save
 from dfserve.broker.epoch_report import OUTCOMES, EpochReport
 from dfserve.broker.epoch_start import common, kept_of, opened, restored, start_of, starting_state
 from dfserve.broker.ledger import Ledger, Split, Start
-from dfserve.broker.production import NO_BYTES, Production, Send
+from dfserve.broker.production import NO_BYTES, REFUSALS, Production, Send, some
 from dfserve.broker.seats import Delivery, Seat, seated
 from dfserve.broker.tally import Tally
 from dfserve.epochs.plan import Plan
@@ -31,7 +31,6 @@ log = logging.getLogger("dfserve.broker")
 
 WINDOW = 1024  # splits above the first that is not settled which may be under way: bounds what is remembered
 OPEN_EPOCHS = 2  # at once: one that ranks are at the end of, one that they begin
-REFUSALS = 3  # workers that are named to a rank: those that cannot serve the job, or have not said what it is
 
 
 class EpochsJob:
@@ -197,12 +196,14 @@ class EpochsJob:
 
     def _maybe_open(self) -> None:
         seats = [seat for seat in self.seats.values() if seat.connected and self._is_fresh(seat)]
-        source = self.production.source
+        source = self.production.elected()
         if not seats or len(seats) < seats[0].plan.world or source is None:
             return
         if seats[0].resume == "broker":
-            self._claim_unseen()
+            for member in self._members.values():
+                member.claim_unseen(self.epochs)
         try:
+            self.production.check_goes_on(source, seats[0].resume)
             plan, epoch, start = start_of(seats, source, self._so_far())
         except WireError as error:
             for seat in seats:
@@ -211,6 +212,7 @@ class EpochsJob:
         doubtful = [seat for rank, seat in self._members.items() if rank not in self._left and start != Start()]
         in_doubt = sum(count for seat in doubtful for _, count in seat.doubt) if seats[0].state is None else 0
         self._close_generation()
+        self.production.adopt(source)
         self.generation = self.production.generation = self._draw(16)
         self.plan = self.production.plan = plan
         self.production.poison.begin(source.items, plan.seed, plan.shuffle)
@@ -225,14 +227,6 @@ class EpochsJob:
         self._members = {seat.rank: seat for seat in seats}
         self._sessions = {seat.rank: seat.session for seat in seats}
         self._commits.due = True
-
-    def _claim_unseen(self) -> None:
-        """Claim what was sent to ranks that may have handed it out before they said so."""
-        for seat in self._members.values():
-            for delivery in () if seat.confirms else seat.unclaimed:
-                seat.doubt.append((delivery.number, delivery.count))
-                if (ledger := self.epochs.get(delivery.epoch)) is not None:
-                    ledger.claim(delivery.split, delivery.claimant)
 
     def _is_fresh(self, seat: Seat) -> bool:
         return not seat.generation or seat.generation != self.generation
@@ -434,19 +428,10 @@ class EpochsJob:
         missing = sorted(set(range(seat.plan.world)) - here)
         waiting = []
         if missing:
-            waiting.append(f"rank {_some(missing, 16)} of {seat.plan.world} in group {self.group!r}")
-        if self.production.source is None:
-            waiting.append(self._nothing_known())
+            waiting.append(f"rank {some(missing, 16)} of {seat.plan.world} in group {self.group!r}")
+        if self.production.elected() is None:
+            waiting.append(self.production.nothing_known(self.pipeline))
         self._send(seat.session, e.Forming(self.instance, " and ".join(waiting)), ())
-
-    def _nothing_known(self) -> str:
-        """Say why nobody has told what there is to serve."""
-        here = self.production.lessees.here
-        if asked := [worker.name for worker in here if not worker.refused]:
-            some = _some(asked, REFUSALS)
-            return f"the first item of pipeline {self.pipeline!r}, asked of {some}: it is slow, or hangs"
-        refused = "".join(f" ({worker.name} cannot: {worker.refused})" for worker in here[:REFUSALS])
-        return f"a producer of pipeline {self.pipeline!r}{refused}"
 
     def _say_opened(self, seat: Seat, kept: Sequence[int]) -> None:
         seat.opened, seat.told, seat.reported = True, None, -1
@@ -460,7 +445,25 @@ class EpochsJob:
         self._send(seat.session, Refused("config", str(error)), ())
         self.seats.pop(seat.rank, None)
 
-    # ------------------------------------------------------------------ the record on disk
+    # ------------------------------------------------------------------ rest, and the record on disk
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether nobody is here, and its record holds all that those who were may have handed out."""
+        if any(seat.connected for seat in self.seats.values()) or not self._commits.idle:
+            return False
+        return all(rank in self._left or seat.confirms for rank, seat in self._members.items())
+
+    @property
+    def in_doubt(self) -> int:
+        """Datapoints that were claimed by ranks which have not said that they handed them out, nor goodbye."""
+        return sum(n for rank, seat in self._members.items() if rank not in self._left for _, n in seat.doubt)
+
+    def rest(self) -> dict[str, Any] | None:
+        """Give all memory back; returns the record from which another job can go on, None if it never began."""
+        record = None if self.plan is None else self.record()
+        self.production.stop()
+        return record
 
     def record(self) -> dict[str, Any]:
         """Return what must be durable, of plain JSON types."""
@@ -494,7 +497,3 @@ class EpochsJob:
                     ledger.passed(rank)
         self.production.expect(self.production.source.item_bytes * self.plan.split_size)
         self.production.entered = max(self.epochs, default=0) + 1  # ranks may be further than the record
-
-
-def _some(names: Sequence[object], most: int) -> str:
-    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")

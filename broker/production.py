@@ -28,6 +28,7 @@ SLOT_LEAST = 64 << 10  # bytes that a block may have at first: what a worker say
 SLOT_ROOM = 1.25  # times the largest block so far: that the next ones may have
 RESENT = 3.0  # seconds after which a lease that a worker does not know is said again
 NO_BYTES = b""
+REFUSALS = 3  # workers that are named to a rank: those that cannot serve the job, or have not said what it is
 
 Send = Callable[[bytes, Message, Sequence[Any]], None]
 
@@ -95,6 +96,45 @@ class Production:
         if not worker.refused and self.source is None:
             self.source = source
         return worker.refused
+
+    def elected(self) -> e.Source | None:
+        """Return the source of a generation that begins: as before where a worker has that, else what one has, or None.
+
+        Without a worker it is not known whether the data are what they were.
+        """
+        said = [worker.source for worker in self.lessees.here if worker.source and not worker.source.refusal]
+        agreed = self.source is not None and any(not self._disagreement(each) for each in said)
+        return self.source if agreed else next(iter(said), None)
+
+    def check_goes_on(self, source: e.Source, resume: str) -> None:
+        """See that what the broker knows is of the source that there is now, where ranks go on from that.
+
+        Raises:
+            WireError: reason ``config``: it is not.
+        """
+        mine = self.source
+        if resume == "broker" and mine is not None and self._disagreement(source):
+            raise WireError(
+                "config",
+                f"resume='broker' goes on with the data that there were, {mine.items} items of {mine.name}, and"
+                f" producers have {source.items} of {source.name} now, or make other datapoints of them: choose"
+                " resume='fresh'",
+            )
+
+    def adopt(self, source: e.Source) -> None:
+        """Begin a generation with a source; workers that have it may serve now, and no others."""
+        self.source = source
+        for worker in self.lessees.workers.values():
+            if worker.source is not None:
+                worker.refused = worker.source.refusal or self._disagreement(worker.source)
+
+    def nothing_known(self, pipeline: str) -> str:
+        """Say why nobody has told what there is to serve."""
+        here = self.lessees.here
+        if asked := [worker.name for worker in here if not worker.refused]:
+            return f"the first item of pipeline {pipeline!r}, asked of {some(asked, REFUSALS)}: it is slow, or hangs"
+        refused = "".join(f" ({worker.name} cannot: {worker.refused})" for worker in here[:REFUSALS])
+        return f"a producer of pipeline {pipeline!r}{refused}"
 
     def _disagreement(self, source: e.Source) -> str:
         mine = self.source
@@ -417,3 +457,8 @@ class Production:
         log.error("%s killed its worker three times and is given up", key)
         text = "three workers died while they made this item"
         self.news.append(e.Quarantined(self.generation, epoch, key, "WorkerLost", text, "", worker.host, worker.name))
+
+
+def some(names: Sequence[object], most: int) -> str:
+    """Return the first of some names, for a message."""
+    return ", ".join(map(str, names[:most])) + (", …" if len(names) > most else "")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dfserve.broker.ledger import Ledger
 from dfserve.epochs.plan import Plan
 from dfserve.epochs.state import State
 from dfserve.errors import ConfigError, WireError
@@ -85,6 +86,13 @@ class Seat:
         self.unclaimed.clear()
         self.doubt.clear()
         self.told, self.reported = None, -1
+
+    def claim_unseen(self, epochs: Mapping[int, Ledger]) -> None:
+        """Claim what was sent to it, where it may have handed that out before it said so."""
+        for delivery in () if self.confirms else self.unclaimed:
+            self.doubt.append((delivery.number, delivery.count))
+            if (ledger := epochs.get(delivery.epoch)) is not None:
+                ledger.claim(delivery.split, delivery.claimant)
 
     def has_room(self) -> bool:
         """Whether one more block may be sent to it."""
