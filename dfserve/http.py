@@ -188,14 +188,17 @@ class Server:
 
 
 def make_server(host: str, port: int, health: Health) -> Server:
-    """Bind an HTTP server, of which someone has to call `Server.turn`; ``host`` "": all addresses.
+    """Bind an HTTP server, of which someone has to call `Server.turn`; ``host`` "": all addresses, IPv4 and IPv6.
 
     Raises:
         AddressInUse: the port is taken.
         ConfigError: it is no port.
     """
     try:
-        listener = socket.create_server((host, port))
+        if not host and socket.has_dualstack_ipv6():
+            listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            listener = socket.create_server((host, port))
     except OverflowError:
         raise ConfigError(f"metrics port {port} is not a number from 0 (any free port) to 65535") from None
     except OSError as error:

@@ -40,10 +40,10 @@ def state() -> State:
 
 
 @contextmanager
-def serving(state: State) -> Iterator[int]:
+def serving(state: State, host: str = "127.0.0.1") -> Iterator[int]:
     """Serve in a thread; yields the port."""
     stop = threading.Event()
-    with make_server("127.0.0.1", 0, state.health) as server:
+    with make_server(host, 0, state.health) as server:
 
         def serve() -> None:
             while not stop.is_set():
@@ -51,9 +51,11 @@ def serving(state: State) -> Iterator[int]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield server.port
-        stop.set()
-        thread.join()
+        try:
+            yield server.port
+        finally:
+            stop.set()
+            thread.join()
 
 
 @pytest.fixture
@@ -75,8 +77,10 @@ def everything(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
-def get(port: int, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, str, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+def get(
+    port: int, path: str, method: str = "GET", body: bytes | None = None, host: str = "127.0.0.1"
+) -> tuple[int, str, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     try:
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -250,6 +254,22 @@ def test_a_port_that_is_taken_is_named_with_the_flag_to_change() -> None:
         number = taken.getsockname()[1]
         with pytest.raises(AddressInUse, match=f"metrics port {number} .*; give another --metrics-port"):
             make_server("127.0.0.1", number, Health(bytes, lambda: None, lambda: None))
+
+
+def test_all_addresses_are_those_of_ipv6_too(state: State) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(state, "") as number:
+        assert get(number, "/livez", host="127.0.0.1")[0] == 200
+        assert get(number, "/livez", host="::1")[0] == 200
+
+
+def test_without_ipv6_all_addresses_are_those_of_ipv4(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with serving(state, "") as number:
+        assert get(number, "/livez")[0] == 200
 
 
 def test_binding_asks_no_name_server_who_we_are(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
