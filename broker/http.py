@@ -7,20 +7,21 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from http.server import HTTPServer
 
 from dfserve.broker.server import Broker
 from dfserve.errors import ConfigError
-from dfserve.http import Health, make_server
+from dfserve.http import Health, Server, make_server
 
 log = logging.getLogger("dfserve.broker")
 
+TURN = 0.2  # seconds between looks whether the broker ends
+PATIENCE = 2.0  # seconds for a page that is being made when it ends
 STALLED = 10.0  # seconds without a turn of the poll loop; it turns five times a second when nothing happens
 
 
 @contextlib.contextmanager
-def serve_metrics(broker: Broker, port: int, host: str = "") -> Iterator[HTTPServer]:
-    """Serve /metrics, /livez and /readyz on a port (0: any free one, see the server's ``server_port``) meanwhile."""
+def serve_metrics(broker: Broker, port: int, host: str = "") -> Iterator[Server]:
+    """Serve /metrics, /livez and /readyz on a port (0: any free one, see the server's ``port``) meanwhile."""
     try:
         from prometheus_client import generate_latest
 
@@ -37,12 +38,18 @@ def serve_metrics(broker: Broker, port: int, host: str = "") -> Iterator[HTTPSer
         return alive() if broker.core.accepting else "draining"
 
     server = make_server(host, port, Health(lambda: generate_latest(registry), alive, ready))
-    thread = threading.Thread(target=server.serve_forever, name="dfserve-metrics", daemon=True)
+    stop = threading.Event()
+    thread = threading.Thread(target=_serve, args=(server, stop), name="dfserve-metrics", daemon=True)
     thread.start()
-    log.info("metrics at http://%s:%d/metrics", host or "0.0.0.0", server.server_port)  # noqa: S104  # a text
+    log.info("metrics at http://%s:%d/metrics", host or "0.0.0.0", server.port)  # noqa: S104  # a text
     try:
         yield server
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        stop.set()
+        thread.join(PATIENCE)
+
+
+def _serve(server: Server, stop: threading.Event) -> None:
+    with server:
+        while not stop.is_set():
+            server.turn(TURN)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.server import HTTPServer
 from typing import Any
 
 from dfserve.errors import ConfigError
-from dfserve.http import Health, make_server
+from dfserve.http import Health, Server, make_server
 from dfserve.producer.supervisor import Supervisor
 
 METRICS = {
@@ -19,8 +18,8 @@ METRICS = {
 }
 
 
-def serve_producer_metrics(supervisor: Supervisor, port: int, host: str = "") -> HTTPServer:
-    """Bind a server for /metrics, /livez and /readyz; the supervisor handles its requests.
+def serve_producer_metrics(supervisor: Supervisor, port: int, host: str = "") -> Server:
+    """Bind a server for /metrics, /livez and /readyz; the supervisor gives it its turns.
 
     Raises:
         AddressInUse: the port is taken.

@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
+import selectors
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from http.server import HTTPServer
 from types import FrameType
 
 from dfserve.client import Connection
 from dfserve.dataflow.base import DataFlow
+from dfserve.http import Server
 from dfserve.producer.board import Board
 from dfserve.producer.send import host_name, introduce
 from dfserve.producer.turns import Build
@@ -93,7 +93,7 @@ class Supervisor:
     def __init__(self, plan: Plan, board: Board) -> None:
         self.plan = plan
         self.board = board
-        self._server: HTTPServer | None = None
+        self._server: Server | None = None
         self._pid = os.getpid()
         self.slots = [Slot(number, f"{host_name()}/{number}") for number in range(plan.workers)]
         self._stop_at: float | None = None
@@ -105,14 +105,17 @@ class Supervisor:
         """The slots that have a process."""
         return [slot for slot in self.slots if slot.pid]
 
-    def run(self, server: HTTPServer | None = None) -> int:
+    def run(self, server: Server | None = None) -> int:
         """Run to the end, handling a server's requests meanwhile. Returns the worst of the workers' exit statuses."""
         self._server = server
+        # Not select(), which knows no file beyond the 1,024th: a factory may have opened that many.
+        selector = selectors.PollSelector() if server is None else server.selector
         with self._signal_pipe() as wake:
+            selector.register(wake, selectors.EVENT_READ)
             for slot in self.slots:
                 self._fork(slot)
             while self.running or any(slot.restart_at is not None for slot in self.slots):
-                self._wait(wake)
+                self._wait(wake, selector)
                 self._reap()
                 self._obey()
                 self._restart()
@@ -148,7 +151,7 @@ class Supervisor:
         status = RAISED
         try:
             if self._server is not None:
-                self._server.socket.close()
+                self._server.close()
             status = work(task, self.board, self._pid)
         except BaseException:  # whatever it is, this process must not go on as a second supervisor
             log.exception("worker %s failed", task.name)
@@ -232,14 +235,13 @@ class Supervisor:
             os.close(read)
             os.close(write)
 
-    def _wait(self, wake: int) -> None:
-        sources: list[int | HTTPServer] = [wake] if self._server is None else [wake, self._server]
-        ready, _, _ = select.select(sources, [], [], TURN)
-        if wake in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(wake, 4096)
-        if self._server is not None and self._server in ready:
-            self._server.handle_request()
+    def _wait(self, wake: int, selector: selectors.BaseSelector) -> None:
+        if self._server is None:
+            selector.select(TURN)
+        else:
+            self._server.turn(TURN)
+        with contextlib.suppress(BlockingIOError):  # no signal came
+            os.read(wake, 4096)
 
     def _obey(self) -> None:
         """The first signal drains, the second forces; so does the end of the grace."""

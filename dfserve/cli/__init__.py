@@ -22,8 +22,8 @@ Exit codes:
   0  done, or drained after SIGTERM
   1  an unexpected error
   2  wrong usage, address or module
-  3  a pipeline or its factory raised
-  4  a worker died
+  3  a pipeline or its factory raised; consume and bench: or a worker died
+  4  produce: a worker was killed
   5  told to stop in a finite pass, and could not hand over everything within the grace
   6  nothing arrived within the timeout
 """

@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from dfserve.cli.types import DURATION, human_bytes
 
 REFRESH = 0.5  # seconds between updates on a terminal
 LINES = 10.0  # seconds between lines elsewhere
+AGAIN = 1.0  # seconds between interruptions: one that comes within a finaliser is swallowed
 
 
 class Meter:
@@ -140,21 +143,39 @@ def consume(
         addresses, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys
     ) as source:
         try:
-            drain(source, meter, count, seconds)
+            with ended_after(seconds, meter.started):
+                drain(source, meter, count)
         except KeyboardInterrupt:
             meter.end()
         finally:
             figures = meter.report(source.waited)
             click.echo(json.dumps(figures) if as_json else line(figures))
+    if seconds is not None and not meter.items and figures["seconds"] >= seconds:
+        click.echo(
+            f"nothing arrived within {seconds:g} s (--seconds): see that a broker is at {' and '.join(addresses)} and "
+            f"that `dfserve produce` sends to it; --timeout in place of --seconds says who is missing",
+            err=True,
+        )
 
 
-def drain(source: Any, meter: Meter, count: int | None, seconds: float | None) -> None:
-    """Consume until the end, a count or a time."""
+@contextmanager
+def ended_after(seconds: float | None, started: float) -> Iterator[None]:
+    """Interrupt what is done, as Ctrl-C does, so many seconds after ``started``: also a wait for what never comes."""
+    if seconds is not None:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        left = max(1e-6, started + seconds - time.monotonic())  # 0 would be never
+        signal.setitimer(signal.ITIMER_REAL, left, AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def drain(source: Any, meter: Meter, count: int | None) -> None:
+    """Consume until the end, or a count."""
     for datapoint in source:
         meter.add(datapoint)
         meter.show(source.waited)
         if count is not None and meter.items >= count:
-            break
-        if seconds is not None and time.monotonic() - meter.started >= seconds:
             break
     meter.end()

@@ -161,7 +161,7 @@ def produce(
     if metrics_port is None:
         sys.exit(supervisor.run())
     with serve_producer_metrics(supervisor, metrics_port) as server:
-        log.info("metrics at port %d", server.server_port)
+        log.info("metrics at port %d", server.port)
         sys.exit(supervisor.run(server))
 
 

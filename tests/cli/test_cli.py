@@ -278,6 +278,21 @@ def test_consume_reports_what_arrived_until_it_is_told_to_stop(
     assert consumer.lines[-1]["items"] == 6
 
 
+@pytest.mark.parametrize("count", [0, 6], ids=["nothing", "some"])
+def test_consume_stops_after_its_seconds_also_while_it_waits_for_more(
+    dfserve: Start, broker: LocalBroker, count: int
+) -> None:
+    if count:
+        broker.send([[1]] * count)
+    consumer = dfserve("consume", broker.address, "--json", "--min-producers", "9", "--seconds", "1500ms")
+    assert consumer.wait() == 0
+    (figures,) = consumer.lines
+    assert figures["items"] in (0, count)  # a busy machine may not come to see them
+    assert consumer.said(f"nothing arrived within 1.5 s (--seconds): see that a broker is at {broker.address}") == (
+        figures["items"] == 0
+    )
+
+
 def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledger(
     dfserve: Start, free_port: int
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -67,13 +67,19 @@ def test_no_page_names_a_metric_that_does_not_exist() -> None:
     assert {name: page for name, page in named.items() if name not in in_code()} == {}
 
 
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as page:
+        return str(page.read().decode())
+
+
 def test_the_producers_page_serves_exactly_what_is_documented_for_it() -> None:
     supervisor = Supervisor(Plan(DataFromList([[1]]), Uplink("ipc://@nobody")), Board(1))
-    with producer_metrics.serve_producer_metrics(supervisor, 0, "127.0.0.1") as server:
-        answering = threading.Thread(target=server.handle_request)
-        answering.start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=10) as page:
-            text = page.read().decode()
-        answering.join()
-    served = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    with (
+        producer_metrics.serve_producer_metrics(supervisor, 0, "127.0.0.1") as server,
+        ThreadPoolExecutor(1) as reading,
+    ):
+        text = reading.submit(read, f"http://127.0.0.1:{server.port}/metrics")
+        while not text.done():
+            server.turn(0.02)
+    served = {sample.name for family in text_string_to_metric_families(text.result()) for sample in family.samples}
     assert served == {*producer_metrics.METRICS, *WORKER_GAUGE}

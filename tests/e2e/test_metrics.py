@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dfserve.broker.config import BrokerConfig
@@ -29,6 +32,48 @@ def _status(port: int, path: str) -> int:
 
 def _count(program: Any) -> int:
     return sum(isinstance(line, list) for line in program.lines)
+
+
+def _metrics_port(producer: Any) -> int:
+    producer.wait_until_said("metrics at port ")
+    return next(int(line["message"].split()[-1]) for line in producer.lines if "metrics at" in line["message"])
+
+
+def _connected(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 60)
+
+
+def _drip(client: socket.socket, port: int) -> socket.socket:
+    """Say a byte; returns the client, or another one if that was cut off."""
+    try:
+        client.send(b"G")
+    except OSError:
+        client.close()
+        with contextlib.suppress(OSError):  # the daemon has ended
+            return _connected(port)
+    return client
+
+
+@contextlib.contextmanager
+def _dripping(*ports: int) -> Iterator[None]:
+    """Have a client at each port that never ends its request, and is never silent for long."""
+    stop = threading.Event()
+    clients = {port: _connected(port) for port in ports}
+
+    def drip() -> None:
+        while not stop.wait(0.2):
+            for port in ports:
+                clients[port] = _drip(clients[port], port)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for client in clients.values():
+            client.close()
 
 
 def test_received_and_delivered_are_what_the_consumers_counted(
@@ -117,8 +162,7 @@ def test_a_producer_serves_the_metrics_of_its_workers(
 ) -> None:
     broker = run_broker("--queue-bytes", "8MiB")
     producer = produce(broker.address, "data-0", "--workers", "2", "--metrics-port", "0", count=10, nbytes=100_000)
-    producer.wait_until_said("metrics at port ")
-    port = next(int(line["message"].split()[-1]) for line in producer.lines if "metrics at" in line["message"])
+    port = _metrics_port(producer)
     assert _status(port, "/livez") == 200
     consumer = start("pipes.py", broker.address, "--stop-after", "100")
     assert consumer.wait() == 0
@@ -131,6 +175,24 @@ def test_a_producer_serves_the_metrics_of_its_workers(
     assert page.total("dfserve_worker_bytes_total") >= 100 * 100_000
     assert page.total("dfserve_worker_datapoints_total") >= 100
     assert _status(port, "/readyz") == 200
+
+
+def test_slow_clients_of_the_pages_hold_up_no_probe_no_restart_and_no_end(
+    run_broker: Start, produce: Start, until: Any
+) -> None:
+    broker = run_broker("--grace", "500ms")
+    producer = produce(broker.address, "data-0", "--metrics-port", "0", "--grace", "500ms", count=10)
+    ports = (_metrics_port(producer), broker.metrics_port)
+    with _dripping(*ports), _connected(ports[0]) as silent:
+        assert [_status(port, "/livez") for port in ports] == [200, 200]
+        (worker,) = until(producer.children, "the worker")
+        worker.kill()
+        producer.wait_until_said("killed by SIGKILL")
+        until(lambda: broker.total("dfserve_producer_restarts") == 1, "the next worker")
+        assert silent.recv(1) == b"", "it is cut off, and the worker that was forked meanwhile does not hold it"
+        for daemon in (producer, broker.program):
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
 
 
 IMPORT = """

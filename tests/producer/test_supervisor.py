@@ -39,6 +39,12 @@ RAISES = "pipeline = [[1], None]"
 KILLED = "import os, signal\nclass P:\n  def __iter__(self):\n    os.kill(os.getpid(), signal.SIGKILL)\npipeline = P()"
 # Slow to stop: it never looks up from what it does.
 BUSY = "import time\nclass P:\n  def __iter__(self):\n    yield [1]\n    time.sleep(1000)\npipeline = P()"
+# A factory's files, of which so many are open that select() would not know the number of the next.
+MANY_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+files = [open("/dev/null") for _ in range(1100)]
+"""
 # Two pipelines, of which one kills its worker at the item 7.
 POISONED = """
 import os, signal
@@ -191,6 +197,13 @@ def test_the_pipeline_is_built_once_and_not_once_a_worker(daemon: Start, broker:
         assert len(list(consumer)) == 30
     assert program.wait() == 0
     assert program.output.count(json.dumps({"built": True})) == 1
+
+
+def test_a_factory_may_open_more_than_a_thousand_files(daemon: Start, broker: LocalBroker) -> None:
+    program = daemon(MANY_FILES + NUMBERS, passes=1)
+    with broker.consumer() as consumer:
+        assert len(list(consumer)) == 10
+    assert program.wait() == 0
 
 
 @pytest.mark.parametrize(
