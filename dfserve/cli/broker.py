@@ -113,8 +113,9 @@ class Stop:
     "--ledger",
     type=click.Path(dir_okay=False, path_type=Path),
     envvar="DFSERVE_LEDGER",
-    help="Epochs mode: the file that keeps what was claimed, so that a broker that is killed goes on where it was. "
-    "Default: a file in ~/.local/state/dfserve named after the first address. [env: DFSERVE_LEDGER]",
+    help="Epochs mode: the file that keeps what was claimed, so that a broker that is killed goes on where it was. Its "
+    "folder must be there. Default: a file in ~/.local/state/dfserve named after the first address. "
+    "[env: DFSERVE_LEDGER]",
 )
 def broker(
     binds: tuple[str, ...],
@@ -145,6 +146,10 @@ def broker(
 
     for address in binds:
         endpoints.require_safe(endpoints.parse(address), insecure, locked=keys is not None)
+    if ledger is not None and not ledger.parent.is_dir():  # which a slip of the pen is likelier than a wish
+        raise ConfigError(
+            f"--ledger {ledger}: there is no folder {ledger.parent}; make it, or see whether it is mounted"
+        )
     config = BrokerConfig(queue_bytes=queue_bytes, max_frame=max_frame, liveness=liveness, lease_time=lease_time)
     kept = ledger or _default_ledger(binds[0])
     keep_large_blocks()

@@ -99,6 +99,13 @@ def skip_command(file: Path, rows: int | None, items: int | None, key: str | Non
     click.echo(
         f"{moved.text}; epoch {before.epoch} goes on in {file if out is None else out}: {_progress(moved.after)}"
     )
+    beyond = moved.after.row * moved.after.row_size - moved.after.n
+    if moved.after.order == "strict" and beyond > 0:
+        click.echo(
+            f"warning: this is {beyond} datapoints beyond the {moved.after.n} items of the epoch; unless the pipeline"
+            " makes several datapoints of each, nothing is left of it",
+            err=True,
+        )
 
 
 @dataclass(frozen=True)

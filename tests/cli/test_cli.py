@@ -303,6 +303,16 @@ def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledg
     assert broker.wait() == 0
 
 
+def test_a_ledger_in_a_folder_that_is_not_there_is_a_slip_of_the_pen(
+    dfserve: Start, free_port: int, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "nosuch" / "ledger"
+    broker = dfserve("broker", "--bind", f"tcp://127.0.0.1:{free_port}", "--ledger", str(ledger))
+    assert broker.wait() == 2
+    assert f"there is no folder {ledger.parent}" in broker.output
+    assert not ledger.parent.exists()
+
+
 def test_the_folder_of_a_brokers_own_ledger_is_the_users_alone(dfserve: Start, free_port: int, tmp_path: Path) -> None:
     broker = dfserve("broker", "--bind", f"tcp://127.0.0.1:{free_port}", XDG_STATE_HOME=str(tmp_path / "state"))
     broker.wait_until_said("broker ready")

@@ -123,6 +123,12 @@ def test_rows_are_skipped_in_place_and_nothing_else_changes(saved: Write) -> Non
     assert [path.name for path in file.parent.iterdir()] == ["checkpoint.json"]
 
 
+def test_to_skip_beyond_what_the_epoch_seems_to_have_is_warned_of(saved: Write) -> None:
+    within, beyond = (run("skip", saved(STRICT.to_dict()), "--rows", rows) for rows in (13, 14))
+    assert "warning" not in within.stderr
+    assert "warning: this is 24 datapoints beyond the 1000 items of the epoch" in beyond.stderr
+
+
 def test_items_are_skipped_into_another_file(saved: Write, tmp_path: Path) -> None:
     file, later = saved([ARRIVAL.to_dict()]), tmp_path / "later.json"
     said = output("skip", file, "--items", 4, "--out", later)
