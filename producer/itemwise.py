@@ -17,8 +17,8 @@ _IN_EPOCHS = "in epochs mode a worker makes the outputs of each item for itself"
 _RUNNER = "remove it: `dfserve produce --workers N` runs the pipeline in N processes"
 _REPEATS = "remove it: an epoch is one pass over the items, and the consumer asks for as many as it wants"
 _SHUFFLES = (
-    "remove it: the consumer's plan shuffles the items (shuffle=True); of shards it shuffles these, and what lies in one"
-    " keeps its order"
+    "remove it: the consumer's plan shuffles the items (shuffle=True); of shards it shuffles these, and what lies in"
+    " one keeps its order"
 )
 _FILE = "save it with LMDBSerializer or NumpySerializer, and load that, whose datapoints can be had by their number"
 _COMBINES = "give the parts to one source with len() and ds[index], or serve each as a pipeline of its own"

@@ -87,6 +87,13 @@ def line(figures: dict[str, float]) -> str:
 @click.option("--seconds", type=DURATION, envvar="DFSERVE_SECONDS", help="Stop after this long. [env: DFSERVE_SECONDS]")
 @click.option("--json", "as_json", is_flag=True, envvar="DFSERVE_JSON", help="Print JSON. [env: DFSERVE_JSON]")
 @click.option(
+    "--pipeline",
+    default="default",
+    show_default=True,
+    envvar="DFSERVE_CONSUME_PIPELINE",
+    help="The NAME under which `dfserve produce NAME=MODULE:FACTORY` serves it. [env: DFSERVE_CONSUME_PIPELINE]",
+)
+@click.option(
     "--group",
     default="default",
     show_default=True,
@@ -121,12 +128,15 @@ def consume(
     count: int | None,
     seconds: float | None,
     as_json: bool,
+    pipeline: str,
     group: str,
     min_producers: int,
     timeout: float,
     keys: Path | None,
 ) -> None:
     """Take datapoints from a broker, or several, and throw them away, to measure what a trainer would get.
+
+    The pipeline is taken as a stream; what a loader in epochs mode would get of the same workers is about as much.
 
     Reports datapoints/s, MB/s and the time spent waiting. Waiting near 100% is normal here: this consumer does nothing
     else. It ends with the stream, at --count or --seconds, or with Ctrl-C.
@@ -140,7 +150,7 @@ def consume(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was counted is said
     meter = Meter(as_json)
     with RemoteDataZMQ(
-        addresses, bind=False, group=group, min_producers=min_producers, timeout=timeout, keys=keys
+        addresses, bind=False, pipeline=pipeline, group=group, min_producers=min_producers, timeout=timeout, keys=keys
     ) as source:
         try:
             with ended_after(seconds, meter.started):

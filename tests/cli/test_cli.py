@@ -258,6 +258,14 @@ def test_consume_reports_what_arrived_as_json(dfserve: Start, broker: LocalBroke
     assert set(figures) == {"items", "seconds", "items_per_s", "mb_per_s", "waited_s"}
 
 
+def test_consume_asks_for_a_pipeline_by_its_name(dfserve: Start, broker: LocalBroker) -> None:
+    consumer = dfserve("consume", broker.address, "--json", "--pipeline", "val")
+    broker.send([[1], [2]], pipeline="train")
+    broker.send([[3]], pipeline="val")
+    assert consumer.wait() == 0
+    assert consumer.lines[0]["items"] == 1
+
+
 def test_consume_stops_after_a_count_and_gives_the_rest_back(dfserve: Start, broker: LocalBroker) -> None:
     broker.send([[number] for number in range(40)])
     counted = dfserve("consume", broker.address, "--count", "15", "--json")
