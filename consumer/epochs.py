@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dfserve.consumer.blocks import Opener
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
-from dfserve.consumer.session import Session
+from dfserve.consumer.session import Session, introduced
 from dfserve.consumer.waiting import WaitMeter, metered, missing, served
 from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
@@ -40,7 +41,7 @@ class Epochs:
     Args:
         addresses: of the broker, for messages.
         connect: makes the session.
-        identity: who this rank is and what it wants.
+        identity: which rank this is and what it wants.
         timeout: seconds without a datapoint after which it is an error.
         on_error: the policy for items that fail.
         batch: datapoints of a batch; 0: that of a trailing BatchData in the pipeline, else none.
@@ -90,6 +91,8 @@ class Epochs:
         """Connect and say who this rank is; the generation opens when all ranks and a producer are there."""
         if self._session is None:
             self._check_open()
+            if self._inbox.identity.pid != os.getpid():  # it was never connected, or what was is left to the parent
+                self._inbox = EpochInbox(introduced(self._inbox.identity))
             self._session = self._connect()
             self._await(lambda: self._inbox.greeted)
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
 
 from dfserve.dataflow.policy import OnError
 from dfserve.epochs.plan import Plan
 from dfserve.errors import ConfigError
 from dfserve.wire import epoch_messages as e
-from dfserve.wire import messages as m
 
 
 def checked_batch(size: int | None) -> int:
@@ -24,15 +20,14 @@ def checked_batch(size: int | None) -> int:
 def rank_identity(
     plan: Plan, group: str, hwm: int, rank: int, resume: str, on_error: OnError, *, hosts: bool
 ) -> e.EpochsHello:
-    """Return who a rank of this process is, and what it wants. ``hosts``: it has a broker of its own."""
+    """Return what a rank wants, of a process that is filled in when it connects. ``hosts``: it has its own broker."""
     if not 0 <= rank < plan.world:
         raise ConfigError(f"rank is {rank}; with world={plan.world} ranks are 0 to {plan.world - 1}")
-    host = socket.gethostname()
     return e.EpochsHello(
-        session=secrets.token_bytes(m.SESSION_BYTES),
-        name=f"{host}/{os.getpid()}",
-        host=host,
-        pid=os.getpid(),
+        session=b"",
+        name="",
+        host="",
+        pid=0,
         pipeline=plan.pipeline,
         group=group,
         hwm=hwm,

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -308,6 +308,39 @@ def test_a_second_consumer_of_the_same_rank_is_told_so_also_if_it_waits_no_longe
         next(iter(first))
         with pytest.raises(Starved, match=r"rank 0 \(.*\) of group 'default' is connected"):
             iter(second)
+
+
+def test_children_that_were_forked_before_it_connected_are_told_that_they_cannot_be_one_rank(
+    broker: LocalBroker, start: Callable[..., Any]
+) -> None:
+    script = """
+import json, os, sys
+from dfserve import ConfigError, RemoteDataZMQ
+from dfserve.consumer import epochs
+epochs.TAKEN_PATIENCE = 0.1
+remote = RemoteDataZMQ(sys.argv[1], bind=False, mode="epochs", timeout=60)
+(hear, say), (go_on, end) = os.pipe(), os.pipe()
+first = os.fork()
+if first == 0:
+    os.close(end)
+    os.write(say, str(len(next(iter(remote)))).encode())
+    os.read(go_on, 1)  # it is there for as long as the second one is
+    os._exit(0)
+os.read(hear, 1)
+second = os.fork()
+if second == 0:
+    try:
+        next(iter(remote))
+    except ConfigError as error:
+        os.write(1, (json.dumps([first, str(error)]) + "\\n").encode())
+    os._exit(0)
+os.waitpid(second, 0)
+"""
+    with broker.serving(numbers(12)):
+        children = start("-c", script, broker.address)
+        assert children.wait() == 0, children.output
+    ((first, said),) = children.lines
+    assert f", pid {first}) of group 'default' is connected; two processes cannot be one rank" in said
 
 
 def test_workers_that_are_at_their_first_item_are_not_said_to_be_missing(broker: LocalBroker) -> None:
