@@ -18,7 +18,7 @@ from dfserve.consumer.blocks import Opener
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
-from dfserve.consumer.session import Session, introduced
+from dfserve.consumer.session import Session, check_owner, introduced
 from dfserve.consumer.waiting import WaitMeter, metered, missing, served
 from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
@@ -97,7 +97,9 @@ class Epochs:
             self._await(lambda: self._inbox.greeted)
 
     def _check_open(self) -> None:
-        if self._session is None and self._inbox.generation:
+        if self._session is not None:
+            check_owner(self._session.pid)  # here, too: an iterator may be older than the fork of the process it is in
+        elif self._inbox.generation:
             raise ConfigError("this loader was closed: make a new one, and load this one's state_dict() into it")
 
     def widen(self, hwm: int) -> None:

@@ -123,7 +123,9 @@ class Session:
 
         Raises:
             WireError: the broker speaks another version of the protocol.
+            ConfigError: this is a forked child of the process that made it, where libzmq would try for ever.
         """
+        check_owner(self.pid)
         self.connection.begin()
         try:
             received = self.connection.receive()

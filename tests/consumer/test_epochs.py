@@ -343,6 +343,36 @@ os.waitpid(second, 0)
     assert f", pid {first}) of group 'default' is connected; two processes cannot be one rank" in said
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+@pytest.mark.parametrize("size", [None, 3])
+def test_an_iterator_that_was_made_before_a_fork_is_an_error_in_the_child_and_goes_on_in_the_parent(
+    broker: LocalBroker, start: Callable[..., Any], size: int | None, taken: int
+) -> None:
+    script = f"""
+import json, os, sys
+from dfserve import ConfigError, RemoteDataZMQ
+remote = RemoteDataZMQ(sys.argv[1], bind=False, mode="epochs", split_size=4, batch_size={size}, timeout=60)
+rows = iter(remote)
+count = len([next(rows) for _ in range({taken})])
+child = os.fork()
+if child == 0:
+    try:
+        for _ in rows:  # what the parent has opened already may come
+            pass
+    except ConfigError as error:
+        os.write(1, (json.dumps([os.getppid(), os.getpid(), str(error)]) + "\\n").encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps([count + len(list(rows))]))
+"""
+    with broker.serving(numbers(24)):
+        family = start("-c", script, broker.address)
+        assert family.wait() == 0, family.output
+    (parent, child, said), (count,) = family.lines
+    assert f"connected in process {parent} and is used in {child}" in said
+    assert count == 24 // (size or 1)
+
+
 def test_workers_that_are_at_their_first_item_are_not_said_to_be_missing(broker: LocalBroker) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
