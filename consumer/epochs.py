@@ -288,9 +288,10 @@ class Epochs:
             self._receive()  # what came during the step: the batch after this one is claimed while this one is made
         count = sum(map(len, pieces))
         while count < size and (rows := self._next_run(handout, size - count)):
-            pieces.append(rows)
-            self._advance(handout, len(rows))
-            count += len(rows)
+            length = len(rows)
+            self._advance(handout, length)
+            pieces += [rows]  # no call comes between them, and so no interrupt
+            count += length
         return count
 
     def _batches(self, handout: Handout, size: int) -> Iterator[Any]:
@@ -300,9 +301,10 @@ class Epochs:
             yield self._made(handout)
 
     def _made(self, handout: Handout) -> Any:
-        pieces, self._batch = self._batch, []
-        made = self._collated(pieces)
-        self._state = handout.state()
+        made = self._collated(self._batch)
+        state = handout.state()
+        # What raised before this is tried again by the next loop; no call comes between these, and so no interrupt.
+        self._batch, self._state = [], state
         return made
 
     def _collated(self, pieces: list[Sequence[Any]]) -> Any:

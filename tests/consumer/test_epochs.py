@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -444,6 +445,35 @@ def test_what_cannot_be_stacked_may_be_collated(broker: LocalBroker) -> None:
             next(iter(remote))
         with loader(broker, batch_size=2, group="collated", shuffle=False, collate=firsts) as remote:
             assert [[len(array) for array in batch] for batch in remote] == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("order", ["strict", "arrival"])
+@pytest.mark.parametrize("failing", [2, 5])  # one in the middle, and the last, smaller one
+def test_a_batch_that_could_not_be_made_is_tried_again_by_the_next_loop(
+    broker: LocalBroker, order: str, failing: int
+) -> None:
+    calls = 0
+
+    def collate(datapoints: list[Any]) -> list[int]:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise ValueError("it cannot be made")
+        return firsts(datapoints)
+
+    seen: list[int] = []
+    with broker.serving(numbers(22)), loader(broker, order=order, batch_size=5, collate=collate) as remote:
+        batches = iter(remote)
+        for _ in range(failing - 1):
+            seen += next(batches)
+        state = remote.state_dict()
+        with pytest.raises(ValueError, match="it cannot be made"):
+            next(batches)
+        assert remote.state_dict() == state
+        again = list(remote)
+        assert sorted([*seen, *chain.from_iterable(again)]) == list(range(22))
+        assert [len(batch) for batch in again] == [5, 5, 5, 5, 2][failing - 1 :]
+        assert remote.state_dict()["epoch"] == 1
 
 
 def test_progress_that_nobody_loaded_a_state_for_asks_what_to_do(broker: LocalBroker) -> None:
