@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from dfserve.consumer.options import whole
 from dfserve.dataflow.policy import OnError
 from dfserve.epochs.plan import Plan
 from dfserve.errors import ConfigError
@@ -12,9 +13,12 @@ from dfserve.wire import epoch_messages as e
 
 def checked_batch(size: int | None) -> int:
     """Return the size of a batch; 0 for None."""
-    if size is not None and size < 1:
+    if size is None:
+        return 0
+    size = whole("batch_size", size)
+    if size < 1:
         raise ConfigError(f"batch_size is {size}: a batch has at least 1 datapoint")
-    return size or 0
+    return size
 
 
 def rank_identity(

@@ -570,11 +570,22 @@ def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
         ({"batch_size": 0}, "at least 1 datapoint"),
         ({"format": "msgpack"}, "has no epochs"),
         ({"seed": -1}, "the seed is -1"),
+        ({"seed": None}, "seed is None, of type NoneType; it is a whole number"),
+        ({"seed": "abc"}, "seed is 'abc', of type str; it is a whole number"),
+        ({"rank": "0"}, "rank is '0', of type str"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, of type float"),
+        ({"collate": "pad"}, "collate is 'pad', of type str; it is a function that makes a batch of a list"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RemoteDataZMQ("ipc://@nobody", bind=False, **{"mode": "epochs", **options})
+
+
+def test_whole_numbers_may_be_numpys(broker: LocalBroker) -> None:
+    names = ("seed", "world", "stride", "split_size", "batch_size")
+    with broker.serving(numbers(3)), loader(broker, rank=np.int64(0), **dict.fromkeys(names, np.int64(1))) as remote:
+        assert len(list(remote)) == 3
 
 
 # ---------------------------------------------------------------------- batches made here
