@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dfserve.consumer.blocks import Opener
 from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
-from dfserve.consumer.session import Session
+from dfserve.consumer.session import Session, check_owner, introduced
 from dfserve.consumer.waiting import WaitMeter, metered, missing, served
 from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
@@ -40,7 +41,7 @@ class Epochs:
     Args:
         addresses: of the broker, for messages.
         connect: makes the session.
-        identity: who this rank is and what it wants.
+        identity: which rank this is and what it wants.
         timeout: seconds without a datapoint after which it is an error.
         on_error: the policy for items that fail.
         batch: datapoints of a batch; 0: that of a trailing BatchData in the pipeline, else none.
@@ -90,11 +91,15 @@ class Epochs:
         """Connect and say who this rank is; the generation opens when all ranks and a producer are there."""
         if self._session is None:
             self._check_open()
+            if self._inbox.identity.pid != os.getpid():  # it was never connected, or what was is left to the parent
+                self._inbox = EpochInbox(introduced(self._inbox.identity))
             self._session = self._connect()
             self._await(lambda: self._inbox.greeted)
 
     def _check_open(self) -> None:
-        if self._session is None and self._inbox.generation:
+        if self._session is not None:
+            check_owner(self._session.pid)  # here, too: an iterator may be older than the fork of the process it is in
+        elif self._inbox.generation:
             raise ConfigError("this loader was closed: make a new one, and load this one's state_dict() into it")
 
     def widen(self, hwm: int) -> None:
@@ -283,9 +288,10 @@ class Epochs:
             self._receive()  # what came during the step: the batch after this one is claimed while this one is made
         count = sum(map(len, pieces))
         while count < size and (rows := self._next_run(handout, size - count)):
-            pieces.append(rows)
-            self._advance(handout, len(rows))
-            count += len(rows)
+            length = len(rows)
+            self._advance(handout, length)
+            pieces += [rows]  # no call comes between them, and so no interrupt
+            count += length
         return count
 
     def _batches(self, handout: Handout, size: int) -> Iterator[Any]:
@@ -295,9 +301,10 @@ class Epochs:
             yield self._made(handout)
 
     def _made(self, handout: Handout) -> Any:
-        pieces, self._batch = self._batch, []
-        made = self._collated(pieces)
-        self._state = handout.state()
+        made = self._collated(self._batch)
+        state = handout.state()
+        # What raised before this is tried again by the next loop; no call comes between these, and so no interrupt.
+        self._batch, self._state = [], state
         return made
 
     def _collated(self, pieces: list[Sequence[Any]]) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from dfserve.consumer.inbox import Arrival, Inbox
-from dfserve.consumer.session import Session
+from dfserve.consumer.session import Session, introduced
 from dfserve.consumer.waiting import missing
 from dfserve.errors import ConfigError, WireError
 from dfserve.wire import messages as m
@@ -21,7 +22,7 @@ class Feed:
 
     Args:
         address: of the broker, for messages.
-        identity: who this consumer is there.
+        identity: what this consumer wants there.
 
     Attributes:
         session: the connection; None while there is none.
@@ -41,6 +42,15 @@ class Feed:
     def widen(self, hwm: int) -> None:
         """Want at least so many datapoints in flight, from the next hello on."""
         self._inbox.widen(hwm)
+
+    def join(self, session: Session) -> None:
+        """Come by this session, as a consumer of this process: of several brokers, a consumer of its own for each.
+
+        Two addresses may turn out to be one broker's, which must tell them apart.
+        """
+        if self._inbox.identity.pid != os.getpid():  # it was never connected, or what was is left to the parent
+            self._inbox = Inbox(introduced(self._inbox.identity))
+        self.session = session
 
     @property
     def welcomed(self) -> bool:

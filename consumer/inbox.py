@@ -48,7 +48,7 @@ class Inbox:
     """
 
     def __init__(self, identity: ConsumerHello) -> None:
-        self._identity = identity
+        self.identity = identity
         self._waiting: deque[Arrival] = deque()
         self._broker = b""
         self._received = 0
@@ -63,7 +63,7 @@ class Inbox:
 
     def widen(self, hwm: int) -> None:
         """Want at least so many datapoints in flight, from the next hello on."""
-        self._identity = replace(self._identity, hwm=max(hwm, self._identity.hwm))
+        self.identity = replace(self.identity, hwm=max(hwm, self.identity.hwm))
 
     @property
     def broker(self) -> bytes:
@@ -74,7 +74,7 @@ class Inbox:
         """Return the answer to WHO. Until the welcome, receipts would follow a numbering that may be over."""
         self.welcomed = False
         self._said = self.done
-        return replace(self._identity, broker=self._broker, received=self._received, done=self.done)
+        return replace(self.identity, broker=self._broker, received=self._received, done=self.done)
 
     def welcome(self, broker: bytes) -> None:
         """Take a welcome. Another instance counts its deliveries anew; what the old one sent is still good."""
@@ -85,7 +85,7 @@ class Inbox:
     def expire(self) -> None:
         """The broker gave to others what this consumer had not opened: drop it and come back as a new session."""
         self._waiting = deque(arrival for arrival in self._waiting if arrival.broker != self._broker)
-        self._identity = replace(self._identity, session=secrets.token_bytes(SESSION_BYTES))
+        self.identity = replace(self.identity, session=secrets.token_bytes(SESSION_BYTES))
         self._broker, self._received, self.done = b"", 0, 0
         self.welcomed = False
 

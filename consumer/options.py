@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
+from typing import Any
 
 from dfserve import endpoints
 from dfserve.errors import ConfigError
@@ -39,6 +41,31 @@ def check_values(addresses: list[str], bind: bool, lag: str, timeout: float, min
         raise ConfigError(f"timeout is {timeout}; it counts seconds and must be above 0")
     if min_producers < 1:
         raise ConfigError(f"min_producers is {min_producers}; at least 1 must end before a stream can end")
+
+
+def whole(name: str, value: Any) -> int:
+    """Return an argument as an int of Python's own, which numpy's are not.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} is {value!r}, of type {type(value).__name__}; it is a whole number") from None
+
+
+def check_collate(collate: object) -> None:
+    """See that batches can be made with it.
+
+    Raises:
+        ConfigError: it is no function.
+    """
+    if collate is not None and not callable(collate):
+        raise ConfigError(
+            f"collate is {collate!r}, of type {type(collate).__name__}; it is a function that makes a batch of a list"
+            " of datapoints, or None"
+        )
 
 
 def check_addresses(addresses: list[str], bind: bool, mode: str, wire_format: str | None) -> None:

@@ -13,15 +13,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from dfserve.consumer.options import check_addresses, check_options, check_values, listed
+from dfserve.consumer.options import check_addresses, check_collate, check_options, check_values, listed, whole
 from dfserve.consumer.session import Session, check_process, close_sessions, open_sessions
 from dfserve.consumer.stream import Stream, identity
 from dfserve.consumer.waiting import WaitMeter
 from dfserve.dataflow.base import DataFlow
 from dfserve.dataflow.policy import OnError
-from dfserve.errors import ConfigError, UnknownLengthError
+from dfserve.errors import ConfigError, EncodeError, UnknownLengthError
 from dfserve.window import Window
 
 if TYPE_CHECKING:
@@ -165,20 +165,23 @@ class RemoteDataZMQ(DataFlow):
             from dfserve.consumer.rank import checked_batch, rank_identity
             from dfserve.epochs.plan import Plan
 
+            check_collate(collate)
+            batch = checked_batch(batch_size)
             order = order or ("arrival" if shuffle else "strict")
-            plan = Plan(pipeline, seed, shuffle, order, split_size or 0, world, stride or batch_size or 0, even or "")
+            split, rows = whole("split_size", split_size or 0), whole("stride", stride or batch)
+            plan = Plan(pipeline, whole("seed", seed), shuffle, order, split, whole("world", world), rows, even or "")
             self._epochs = Epochs(
                 self._addresses,
                 lambda: self._connected()[0],
-                rank_identity(plan, group, hwm, rank, resume, on_error, hosts=bind),
+                rank_identity(plan, group, hwm, whole("rank", rank), resume, on_error, hosts=bind),
                 timeout=timeout,
                 on_error=on_error,
-                batch=checked_batch(batch_size),
+                batch=batch,
                 drop_last=drop_last,
                 collate=collate,
                 meter=self._meter,
             )
-            self._epochs.widen(BATCHES_AHEAD * (batch_size or 0))
+            self._epochs.widen(BATCHES_AHEAD * batch)
 
     # ------------------------------------------------------------------ the user's side
 
@@ -360,6 +363,13 @@ class RemoteDataZMQ(DataFlow):
         session.send(goodbye)
         if session.broker is None:  # a hosted one ends with us
             self._epochs.await_parting(session, goodbye)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse to be pickled or copied: two of one connection would take each other's datapoints."""
+        raise EncodeError(
+            "a RemoteDataZMQ cannot be pickled or copied: make one in each process (with bind=False). What a checkpoint"
+            " keeps of it is its state_dict()"
+        )
 
     def __enter__(self) -> RemoteDataZMQ:
         return self

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import socket
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dfserve import endpoints
 from dfserve.embedded import EmbeddedBroker
@@ -19,6 +22,7 @@ from dfserve.wire import messages as m
 
 if TYPE_CHECKING:
     from dfserve.client import Connection
+    from dfserve.wire.epoch_messages import EpochsHello
 
 log = logging.getLogger("dfserve.consumer")
 
@@ -27,6 +31,18 @@ TICK = 1.0  # seconds between heartbeats, and between looks at the embedded brok
 # to start, so that they are loaded meanwhile.
 NEEDED = ("dfserve.client", "dfserve.consumer.blocks")
 PATIENCE = 10.0  # seconds of waiting before the log says what is being waited for
+
+Hello = TypeVar("Hello", m.ConsumerHello, "EpochsHello")
+
+
+def introduced(hello: Hello) -> Hello:
+    """Return a hello of this process, under a new session.
+
+    That is for when it connects: between that and its making a process may be forked, and two of one session would be
+    one consumer to the broker, which gives each datapoint to one of them.
+    """
+    host, pid = socket.gethostname(), os.getpid()
+    return replace(hello, session=secrets.token_bytes(m.SESSION_BYTES), name=f"{host}/{pid}", host=host, pid=pid)
 
 
 def check_process(sessions: Sequence[Session]) -> None:
@@ -107,7 +123,9 @@ class Session:
 
         Raises:
             WireError: the broker speaks another version of the protocol.
+            ConfigError: this is a forked child of the process that made it, where libzmq would try for ever.
         """
+        check_owner(self.pid)
         self.connection.begin()
         try:
             received = self.connection.receive()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +45,7 @@ class Stream:
     Args:
         addresses: of each broker, for messages.
         connect: makes the sessions, one for each broker.
-        identity: who this consumer is.
+        identity: what this consumer wants.
         timeout: seconds without a datapoint after which it is an error.
         on_error: the policy for what fails remotely.
         meter: adds up the seconds of waiting, for whichever broker.
@@ -69,10 +65,7 @@ class Stream:
         meter: WaitMeter,
     ) -> None:
         self._connect = connect
-        # A session of its own for each: two addresses may turn out to be one broker's, which must tell them apart.
-        self._feeds = [
-            Feed(address, replace(identity, session=secrets.token_bytes(m.SESSION_BYTES))) for address in addresses
-        ]
+        self._feeds = [Feed(address, identity) for address in addresses]
         self._several = len(addresses) > 1
         self._rota = Rota(self._feeds)
         self._sessions: list[Session] = []
@@ -103,7 +96,7 @@ class Stream:
 
         self._opener = Opener()
         for feed, session in zip(self._feeds, self._sessions, strict=True):
-            feed.session = session
+            feed.join(session)
         enough = time.monotonic() + min(JOINING, self._timeout / 2)
 
         def joined() -> bool:
@@ -336,13 +329,12 @@ class Stream:
 
 
 def identity(pipeline: str, group: str, lag: str, hwm: int, min_producers: int) -> m.ConsumerHello:
-    """Return who a consumer of this process is."""
-    host = socket.gethostname()
+    """Return what a consumer wants, of a process that is filled in when it connects."""
     return m.ConsumerHello(
-        session=secrets.token_bytes(m.SESSION_BYTES),
-        name=f"{host}/{os.getpid()}",
-        host=host,
-        pid=os.getpid(),
+        session=b"",
+        name="",
+        host="",
+        pid=0,
         pipeline=pipeline,
         group=group,
         hwm=hwm,

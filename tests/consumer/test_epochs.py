@@ -6,7 +6,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -310,6 +311,69 @@ def test_a_second_consumer_of_the_same_rank_is_told_so_also_if_it_waits_no_longe
             iter(second)
 
 
+def test_children_that_were_forked_before_it_connected_are_told_that_they_cannot_be_one_rank(
+    broker: LocalBroker, start: Callable[..., Any]
+) -> None:
+    script = """
+import json, os, sys
+from dfserve import ConfigError, RemoteDataZMQ
+from dfserve.consumer import epochs
+epochs.TAKEN_PATIENCE = 0.1
+remote = RemoteDataZMQ(sys.argv[1], bind=False, mode="epochs", timeout=60)
+(hear, say), (go_on, end) = os.pipe(), os.pipe()
+first = os.fork()
+if first == 0:
+    os.close(end)
+    os.write(say, str(len(next(iter(remote)))).encode())
+    os.read(go_on, 1)  # it is there for as long as the second one is
+    os._exit(0)
+os.read(hear, 1)
+second = os.fork()
+if second == 0:
+    try:
+        next(iter(remote))
+    except ConfigError as error:
+        os.write(1, (json.dumps([first, str(error)]) + "\\n").encode())
+    os._exit(0)
+os.waitpid(second, 0)
+"""
+    with broker.serving(numbers(12)):
+        children = start("-c", script, broker.address)
+        assert children.wait() == 0, children.output
+    ((first, said),) = children.lines
+    assert f", pid {first}) of group 'default' is connected; two processes cannot be one rank" in said
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+@pytest.mark.parametrize("size", [None, 3])
+def test_an_iterator_that_was_made_before_a_fork_is_an_error_in_the_child_and_goes_on_in_the_parent(
+    broker: LocalBroker, start: Callable[..., Any], size: int | None, taken: int
+) -> None:
+    script = f"""
+import json, os, sys
+from dfserve import ConfigError, RemoteDataZMQ
+remote = RemoteDataZMQ(sys.argv[1], bind=False, mode="epochs", split_size=4, batch_size={size}, timeout=60)
+rows = iter(remote)
+count = len([next(rows) for _ in range({taken})])
+child = os.fork()
+if child == 0:
+    try:
+        for _ in rows:  # what the parent has opened already may come
+            pass
+    except ConfigError as error:
+        os.write(1, (json.dumps([os.getppid(), os.getpid(), str(error)]) + "\\n").encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps([count + len(list(rows))]))
+"""
+    with broker.serving(numbers(24)):
+        family = start("-c", script, broker.address)
+        assert family.wait() == 0, family.output
+    (parent, child, said), (count,) = family.lines
+    assert f"connected in process {parent} and is used in {child}" in said
+    assert count == 24 // (size or 1)
+
+
 def test_workers_that_are_at_their_first_item_are_not_said_to_be_missing(broker: LocalBroker) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
@@ -381,6 +445,35 @@ def test_what_cannot_be_stacked_may_be_collated(broker: LocalBroker) -> None:
             next(iter(remote))
         with loader(broker, batch_size=2, group="collated", shuffle=False, collate=firsts) as remote:
             assert [[len(array) for array in batch] for batch in remote] == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("order", ["strict", "arrival"])
+@pytest.mark.parametrize("failing", [2, 5])  # one in the middle, and the last, smaller one
+def test_a_batch_that_could_not_be_made_is_tried_again_by_the_next_loop(
+    broker: LocalBroker, order: str, failing: int
+) -> None:
+    calls = 0
+
+    def collate(datapoints: list[Any]) -> list[int]:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise ValueError("it cannot be made")
+        return firsts(datapoints)
+
+    seen: list[int] = []
+    with broker.serving(numbers(22)), loader(broker, order=order, batch_size=5, collate=collate) as remote:
+        batches = iter(remote)
+        for _ in range(failing - 1):
+            seen += next(batches)
+        state = remote.state_dict()
+        with pytest.raises(ValueError, match="it cannot be made"):
+            next(batches)
+        assert remote.state_dict() == state
+        again = list(remote)
+        assert sorted([*seen, *chain.from_iterable(again)]) == list(range(22))
+        assert [len(batch) for batch in again] == [5, 5, 5, 5, 2][failing - 1 :]
+        assert remote.state_dict()["epoch"] == 1
 
 
 def test_progress_that_nobody_loaded_a_state_for_asks_what_to_do(broker: LocalBroker) -> None:
@@ -477,11 +570,22 @@ def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
         ({"batch_size": 0}, "at least 1 datapoint"),
         ({"format": "msgpack"}, "has no epochs"),
         ({"seed": -1}, "the seed is -1"),
+        ({"seed": None}, "seed is None, of type NoneType; it is a whole number"),
+        ({"seed": "abc"}, "seed is 'abc', of type str; it is a whole number"),
+        ({"rank": "0"}, "rank is '0', of type str"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, of type float"),
+        ({"collate": "pad"}, "collate is 'pad', of type str; it is a function that makes a batch of a list"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RemoteDataZMQ("ipc://@nobody", bind=False, **{"mode": "epochs", **options})
+
+
+def test_whole_numbers_may_be_numpys(broker: LocalBroker) -> None:
+    names = ("seed", "world", "stride", "split_size", "batch_size")
+    with broker.serving(numbers(3)), loader(broker, rank=np.int64(0), **dict.fromkeys(names, np.int64(1))) as remote:
+        assert len(list(remote)) == 3
 
 
 # ---------------------------------------------------------------------- batches made here

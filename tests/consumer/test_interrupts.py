@@ -52,7 +52,7 @@ def loop(data: Any, interrupter: Interrupter, got: list[int]) -> bool:
     sys.setprofile(interrupter)
     try:
         for number, _ in data:
-            got.append(number)
+            got += np.atleast_1d(number).tolist()
     except Interrupted:
         return True
     finally:
@@ -76,7 +76,8 @@ def taken(mode: str, interrupter: Interrupter) -> list[int]:
                 sending.start()
                 stack.callback(sending.join, 60)
         else:
-            options = {"mode": "epochs", "order": mode, "split_size": 4}
+            order, size = ("strict", 7) if mode == "batches" else (mode, None)
+            options = {"mode": "epochs", "order": order, "split_size": 4, "batch_size": size}
             data = stack.enter_context(brokers[0].consumer(**options))
             stack.enter_context(brokers[0].serving(DataFromList(flow, shuffle=False), shared_memory=False))
             data.reset_state()
@@ -87,7 +88,7 @@ def taken(mode: str, interrupter: Interrupter) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finaliser Python only prints it
-@pytest.mark.parametrize("mode", ["stream", "two streams", "strict", "arrival"])
+@pytest.mark.parametrize("mode", ["stream", "two streams", "strict", "arrival", "batches"])
 def test_a_loop_that_was_interrupted_anywhere_goes_on_with_nothing_lost_and_nothing_twice(mode: str) -> None:
     counting = Interrupter(at=0)
     assert sorted(taken(mode, counting)) == list(range(N))

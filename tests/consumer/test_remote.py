@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -24,6 +26,7 @@ from dfserve import (
     AddressInUse,
     ConfigError,
     DatapointError,
+    EncodeError,
     EndpointError,
     PipelineError,
     RemoteDataZMQ,
@@ -100,6 +103,14 @@ def test_an_unknown_format_is_refused() -> None:
 def test_a_budget_that_is_too_small_is_refused_by_the_hosted_broker() -> None:
     with pytest.raises(ConfigError, match="queue_bytes is 5"), RemoteDataZMQ("ipc://@tiny", queue_bytes=5) as remote:
         remote.reset_state()
+
+
+@pytest.mark.parametrize("mode", ["stream", "epochs"])
+@pytest.mark.parametrize("use", [pickle.dumps, copy.copy])
+def test_it_is_not_pickled_or_copied_and_says_what_to_do(mode: Any, use: Callable[[Any], Any]) -> None:
+    remote = RemoteDataZMQ("ipc://@one", bind=False, mode=mode)
+    with pytest.raises(EncodeError, match=r"make one in each process \(with bind=False\)"):
+        use(remote)
 
 
 def test_making_one_binds_and_connects_nothing(free_port: int) -> None:

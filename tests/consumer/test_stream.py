@@ -139,6 +139,31 @@ def test_one_that_was_closed_remembers_which_brokers_streams_have_ended(brokers:
         assert list(remote) == numbers(3, 3)
 
 
+def test_children_that_were_forked_before_it_connected_are_consumers_of_their_own(
+    brokers: list[LocalBroker], start: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    children = start(
+        "-c",
+        """
+import os, sys
+from dfserve import RemoteDataZMQ
+remote = RemoteDataZMQ(sys.argv[1:], bind=False, timeout=60)
+for _ in range(2):
+    if os.fork() == 0:
+        taken = [number for number, in remote]
+        remote.close()
+        os.write(1, f"{taken}\\n".encode())
+        os._exit(0)
+sys.exit(os.wait()[1] | os.wait()[1])
+""",
+        *(broker.address for broker in brokers),
+    )
+    until(lambda: [broker.metrics()["dfserve_consumers"] for broker in brokers] == [2, 2], "both children at each")
+    send_to((brokers[0], numbers(0, 10)), (brokers[1], numbers(10, 10)))
+    assert children.wait() == 0, children.output
+    assert sorted(number for taken in children.lines for number in taken) == list(range(20))
+
+
 def test_a_broker_that_has_nothing_holds_up_no_other(brokers: list[LocalBroker]) -> None:
     one, two = brokers
     with consumer(one, two) as remote:
