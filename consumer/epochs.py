@@ -394,7 +394,8 @@ class Epochs:
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
         self.errors += 1
-        self._tally.bad(pipeline_error(message), message.traceback)
+        place = f"split {message.split} of epoch {message.epoch}" if isinstance(message, e.Mishap) else ""
+        self._tally.bad(pipeline_error(message, place), message.traceback)
 
     # ------------------------------------------------------------------ waiting
 
