@@ -202,16 +202,16 @@ class Core:
 
     def _beat(self, peer: Peer) -> m.Message:
         if peer.epochs is not None and peer.seat is not None:
-            beat = peer.epochs.beat(peer.seat)
+            beat = replace(peer.epochs.beat(peer.seat), lost=peer.job.lost())
         elif peer.consumer and peer.group:
             beat = peer.job.beat(peer.group, peer.consumer)
         else:
             return m.Beat()
-        return beat if beat.producers else replace(beat, others=self._served())
+        return beat if beat.producers else replace(beat, others=self._served(but=peer.pipeline))
 
-    def _served(self) -> list[str]:
-        """Return pipelines that have a worker: somebody who waits for one may have its name wrong."""
-        served = (name for name, job in self.jobs.items() if any(job.intake.live()))
+    def _served(self, but: str) -> list[str]:
+        """Return other pipelines that have a worker: somebody who waits for one may have its name wrong."""
+        served = (name for name, job in self.jobs.items() if name != but and any(job.intake.live()))
         return [name[:NAME] for name in islice(served, OTHERS_NAMED)]
 
     def stop_accepting(self) -> None:

@@ -420,8 +420,8 @@ class EpochsJob:
         """Say what a waiting rank wants to know."""
         here, budget = self.production.lessees.here, self.production.budget
         refused = [f"{worker.name} ({worker.refused})" for worker in here if worker.refused]
-        occupancy = budget.used / budget.total
-        return ConsumerBeat(seat.sent, len(here) - len(refused), 0, refused[-REFUSALS:], self.queued(), occupancy)
+        live, occupancy = len(here) - len(refused), budget.used / budget.total
+        return ConsumerBeat(seat.sent, live, 0, [], self.queued(), occupancy, [], refused[-REFUSALS:])
 
     def _say_forming(self, seat: Seat) -> None:
         here = {each.rank for each in self.seats.values() if each.connected and self._is_fresh(each)}

@@ -7,7 +7,7 @@ it stands still while the broker is suspended, so that nobody expires for a paus
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from dfserve.broker.budget import BLOCK_OVERHEAD, Budget, charge_of
@@ -42,6 +42,7 @@ MAX_WORKERS, MAX_GROUPS = 10_000, 1_000  # a hostile client must not make the br
 REMEMBER = 600.0  # seconds
 BROKEN_NAMED = 50  # workers named in an end; the message has a limit
 LOST_NAMED = 3  # lost workers named in a consumer's beat
+_WITHOUT_REASON = {State.SUSPECT: "its connection is gone", State.GONE: "left", State.FINISHED: "ended"}
 
 Send = Callable[[bytes, Message, Sequence[Any]], None]
 
@@ -425,11 +426,17 @@ class StreamJob:
 
     def beat(self, group: Group, consumer: Consumer) -> ConsumerBeat:
         """Say what a waiting consumer wants to know."""
-        finished, broken = self.intake.ended(group.seen)
-        gone = [w for w in self.intake.workers.values() if w.state is State.GONE and w.reason]
-        lost = [f"{worker.name} ({worker.reason})" for worker in (broken + gone)[-LOST_NAMED:]]
+        finished, _ = self.intake.ended(group.seen)
+        lost = self.lost({worker.session for worker in finished})
         live = sum(1 for _ in self.intake.live())
         return ConsumerBeat(consumer.sent, live, len(finished), lost, group.queued(), self.occupancy)
+
+    def lost(self, but: Collection[bytes] = ()) -> list[str]:
+        """Name the last workers that are not here any more, each with the reason; without the sessions in ``but``."""
+        workers = self.intake.workers.values()
+        gone = [worker for worker in workers if worker.state is not State.LIVE and worker.session not in but]
+        gone.sort(key=lambda worker: worker.since)
+        return [f"{worker.name} ({worker.reason or _WITHOUT_REASON[worker.state]})" for worker in gone[-LOST_NAMED:]]
 
     @property
     def occupancy(self) -> float:

@@ -207,7 +207,7 @@ class EpochInbox:
         elif isinstance(message, e.Quarantined) and message.generation == self.generation:
             self._news.append((self._received, message))
         elif isinstance(message, ConsumerBeat):
-            all_refuse = self.opened is None and not message.producers and message.lost
+            all_refuse = self.opened is None and not message.producers and message.refused
             self._refused = self._refused + 1 if all_refuse else 0
             lost = self._welcomed and self.opened is not None and message.sent > self._received
         return [self.hello()] if lost or isinstance(message, Who) else []

@@ -19,7 +19,7 @@ from dfserve.consumer.epoch_inbox import Arrival, EpochInbox
 from dfserve.consumer.failures import pipeline_error
 from dfserve.consumer.handout import Handout
 from dfserve.consumer.session import Session, check_owner, introduced
-from dfserve.consumer.waiting import WaitMeter, metered, missing, served
+from dfserve.consumer.waiting import WaitMeter, absent, metered, missing
 from dfserve.dataflow.batch import batch_of
 from dfserve.dataflow.policy import OnError, Tally
 from dfserve.epochs.plan import Plan
@@ -401,7 +401,8 @@ class Epochs:
 
     def _fail(self, message: e.Mishap | e.Quarantined) -> None:
         self.errors += 1
-        self._tally.bad(pipeline_error(message), message.traceback)
+        place = f"split {message.split} of epoch {message.epoch}" if isinstance(message, e.Mishap) else ""
+        self._tally.bad(pipeline_error(message, place), message.traceback)
 
     # ------------------------------------------------------------------ waiting
 
@@ -453,8 +454,7 @@ class Epochs:
         if self._inbox.opened is None and self._refusal:
             return f"waited {waited:.0f} s: {self._refusal}"
         if self._inbox.opened is None and self._inbox.waiting_for:
-            others = served(self._beat, self._inbox.identity.pipeline)
-            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{others}"
+            return f"waited {waited:.0f} s at {where} for {self._inbox.waiting_for}{absent(self._beat)}"
         return missing(self._beat, where, waited, 1)
 
     def _receive(self) -> None:
@@ -480,7 +480,7 @@ class Epochs:
             session.connection.send(answer)
         if self._inbox.hopeless and self._beat is not None:
             name = self._inbox.identity.pipeline
-            raise ConfigError(f"no producer can serve pipeline {name!r} in epochs: {self._beat.lost[0]}")
+            raise ConfigError(f"no producer can serve pipeline {name!r} in epochs: {self._beat.refused[0]}")
 
     def _refused(self, message: m.Refused) -> None:
         text = f"the broker at {' and '.join(self._addresses)} refused this consumer: {message.text}"

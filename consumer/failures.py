@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from dfserve.wire.messages import DeliverFailure
 
 
-def pipeline_error(message: DeliverFailure | Mishap | Quarantined) -> PipelineError:
-    """Return the error, with key, host, worker and remote traceback."""
-    where = f"item {message.key}" if message.key.isdecimal() else message.key
+def pipeline_error(message: DeliverFailure | Mishap | Quarantined, place: str = "") -> PipelineError:
+    """Return the error, with key, host, worker and remote traceback; ``place``: where it was, if at no item."""
+    where = f"item {message.key}" if message.key.isdecimal() else message.key or place
     return PipelineError(
         f"{message.kind} at {where} on {message.host}: {message.text}",
         key=message.key,

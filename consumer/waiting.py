@@ -88,7 +88,7 @@ def _diagnosis(beat: ConsumerBeat | None) -> str:
         return "the broker has said nothing; is it running, and is its address right?"
     if beat.producers == 0:
         return f"{_nobody(beat)} is connected ({_ended(beat)})" + (
-            served(beat) or "; start `dfserve produce` on the data machines"
+            _served(beat) or "; start `dfserve produce` on the data machines"
         )
     state = f"{beat.producers} producing, queue {beat.occupancy:.0%} full"
     if beat.occupancy > FULL:
@@ -97,14 +97,16 @@ def _diagnosis(beat: ConsumerBeat | None) -> str:
 
 
 def _nobody(beat: ConsumerBeat) -> str:
+    if beat.refused:
+        return "no producer that can serve this pipeline"
     return "no producer of this pipeline" if beat.others else "no producer"
 
 
 def _ended(beat: ConsumerBeat) -> str:
     parts = [f"{beat.finished} ended"] if beat.finished else []
-    if beat.lost:
-        parts.append("lost: " + ", ".join(beat.lost))
-    return "; ".join(parts) or "none has come yet"
+    parts += [f"these cannot: {', '.join(beat.refused)}"] if beat.refused else []
+    parts += [f"gone: {', '.join(beat.lost)}"] if beat.lost else []
+    return "; ".join(parts) or "none has come yet to this broker"
 
 
 def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producers: int) -> str:
@@ -115,7 +117,7 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
         wanted = f", {min_producers} clean ends are needed for the end of the stream" if beat.finished else ""
         who = f"{_nobody(beat)} is connected to {address} ({_ended(beat)}{wanted})"
         return f"no datapoint arrived for {waited:.0f} s: {who}" + (
-            served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {_connectable(address)}`"
+            _served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {_connectable(address)}`"
         )
     return (
         f"no datapoint arrived for {waited:.0f} s although {beat.producers} producers are connected to {address}: "
@@ -129,12 +131,18 @@ def _connectable(addresses: str) -> str:
     return f"tcp://{socket.gethostname()}:{endpoint.port}" if endpoint.is_wildcard else endpoint.text
 
 
-def served(beat: ConsumerBeat | None, wanted: str = "") -> str:
-    """Say which pipelines other than ``wanted`` have producers, where that has none; empty if none has."""
-    others = [] if beat is None else [name for name in beat.others if name != wanted]
-    if not others:
+def absent(beat: ConsumerBeat | None) -> str:
+    """Say, after whom a rank waits for, which producers are gone and which serve other pipelines; empty: none such."""
+    if beat is None or beat.producers:
+        return ""
+    return (f" (gone: {', '.join(beat.lost)})" if beat.lost else "") + _served(beat)
+
+
+def _served(beat: ConsumerBeat) -> str:
+    """Say which other pipelines have producers; empty if none has."""
+    if not beat.others:
         return ""
     return (
-        f"; the producers that are here serve {' and '.join(map(repr, others))}: ask for that with pipeline=, or"
+        f"; the producers that are here serve {' and '.join(map(repr, beat.others))}: ask for that with pipeline=, or"
         " start `dfserve produce NAME=MODULE:FACTORY` with the NAME that is asked for"
     )

@@ -13,7 +13,7 @@ from dfserve.errors import ConfigError
 from dfserve.producer.lessee import Answer
 from dfserve.producer.reports import cut_text, listed, traceback_of
 from dfserve.producer.split_block import BlockOverflow, OutputsDiffer, SplitBlock
-from dfserve.producer.splits import ItemFailed, Outcome, Split, SplitRunner
+from dfserve.producer.splits import ItemFailed, NoItemsFault, Outcome, Split, SplitRunner
 from dfserve.wire.arrays import Supply
 from dfserve.wire.epoch_messages import Lease, Made, MadeNothing, NotMade, Source
 from dfserve.wire.messages import MAX_NAME, MAX_REASON, MAX_TEXT, ProducerWelcome
@@ -46,11 +46,15 @@ class Maker:
     Args:
         build: returns the pipeline, always the same.
         supply: where the memory of blocks comes from, see `BlockBuilder`.
+        blamed: what of the exceptions is the pipeline's, see `SplitRunner`.
     """
 
-    def __init__(self, build: Callable[[], DataFlow], supply: Supply | None = None) -> None:
+    def __init__(
+        self, build: Callable[[], DataFlow], supply: Supply | None = None, blamed: type[BaseException] = Exception
+    ) -> None:
         self._build = build
         self._supply = supply
+        self._blamed = blamed
         self._made: SplitRunner | None = None
 
     def describe(self, limits: ProducerWelcome | None) -> Source:
@@ -61,7 +65,7 @@ class Maker:
         except ConfigError as error:
             log.error("the pipeline cannot be served in epochs mode: %s", text_of(error))
             return _refusal(text_of(error))
-        except Exception as error:  # whatever the factory raises
+        except self._blamed as error:  # whatever the factory raises
             log.exception("the pipeline cannot be built")
             return _refusal(f"the pipeline cannot be built: {traceback_of(error)}")
         batch = source.batch
@@ -80,7 +84,7 @@ class Maker:
     def make(self, lease: Lease, limits: ProducerWelcome, at: Callable[[int], object]) -> Product:
         """Run the pipeline over the split of a lease, telling ``at`` each position before its item is fetched.
 
-        What ``at`` raises and is no Exception ends it, and is raised here.
+        A `NoItemsFault` that ``at`` raises ends it, and is raised here.
         """
         split = Split(
             lease.seed, lease.epoch, lease.shuffle, lease.first, lease.count, frozenset(lease.skip), lease.on_error
@@ -94,14 +98,16 @@ class Maker:
             return Product(_not_made(lease, kind="ConfigError", text=str(found)))
         except ItemFailed as failed:
             return Product(_failure(lease, failed.__cause__ or failed, failed.key))
-        except Exception as error:  # noqa: BLE001  # whatever the pipeline raises
+        except NoItemsFault:
+            raise
+        except self._blamed as error:  # whatever the pipeline raises
             return Product(_failure(lease, error, ""))
         return _product(lease, block, outcome)
 
     @property
     def _runner(self) -> SplitRunner:
         if self._made is None:
-            self._made = SplitRunner(self._build())
+            self._made = SplitRunner(self._build(), self._blamed)
         return self._made
 
     def _run(self, split: Split, block: SplitBlock, at: Callable[[int], object]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from dfserve.dataflow.afresh import settle_torch
@@ -36,12 +36,18 @@ class PassCounter:
 
 
 def send_passes(
-    build: Callable[[], DataFlow], sender: Sender, passes: int | None, counter: PassCounter, bell: Bell
+    build: Callable[[], DataFlow],
+    sender: Sender,
+    passes: int | None,
+    counter: PassCounter,
+    bell: Bell,
+    blamed: type[BaseException] = Exception,
 ) -> Generator[None, None, None]:
     """Send ``passes`` passes of a pipeline (None: for ever), pausing between two datapoints when the bell rings.
 
     It pauses too when a datapoint finds no room, which is sent when it goes on. To stop it, close it. What the
-    pipeline raises is reported to the consumers, after everything that came before it, and raised here.
+    pipeline raises is reported to the consumers, after everything that came before it, and raised here; ``blamed``: if
+    it is one of these, see `SplitRunner`.
 
     Raises:
         FactoryError: a whole pass yields nothing, so that repeating it would never send anything.
@@ -57,34 +63,41 @@ def send_passes(
             for datapoint in df:
                 if not short_way.take(datapoint):
                     arrays = to_arrays(datapoint)
-                    try:
-                        sender.send(arrays)
-                    except Interrupted:
-                        yield from _when_there_is_room(sender, arrays)
+                    while not _sent(sender, arrays):
+                        yield
                 counter.datapoints += 1
                 if bell.rung:
                     yield
             if counter.position == 0:
-                if passes is None:
-                    raise FactoryError(_nothing(counter))
-                log.warning("%s", _nothing(counter))
+                _note_empty_pass(counter, passes)
             if bell.rung:
                 yield
             counter.passes += 1
         sender.finish()
-    except Exception as error:
-        _report(sender, error, counter, fatal=passes is not None)
+    except blamed as error:
+        if not _closed(error):
+            _report(sender, error, counter, fatal=passes is not None)
         raise
 
 
-def _when_there_is_room(sender: Sender, arrays: Any) -> Iterator[None]:
-    while True:
-        yield
-        try:
-            sender.send(arrays)
-        except Interrupted:
-            continue
-        return
+def _sent(sender: Sender, arrays: Any) -> bool:
+    """Send a datapoint, if there is room."""
+    try:
+        sender.send(arrays)
+    except Interrupted:
+        return False
+    return True
+
+
+def _closed(error: BaseException) -> bool:
+    """Tell whether `send_passes` was closed: that raises at its own ``yield``, and a pipeline in frames below it."""
+    return isinstance(error, GeneratorExit) and error.__traceback__ is not None and error.__traceback__.tb_next is None
+
+
+def _note_empty_pass(counter: PassCounter, passes: int | None) -> None:
+    if passes is None:
+        raise FactoryError(_nothing(counter))
+    log.warning("%s", _nothing(counter))
 
 
 def _nothing(counter: PassCounter) -> str:
@@ -96,7 +109,7 @@ def _nothing(counter: PassCounter) -> str:
     return "the pipeline yielded no datapoint in its first pass; is its folder empty, or does a filter drop everything?"
 
 
-def _report(sender: Sender, error: Exception, counter: PassCounter, *, fatal: bool) -> None:
+def _report(sender: Sender, error: BaseException, counter: PassCounter, *, fatal: bool) -> None:
     """Tell the consumers. If even that fails, the error that is being raised matters more."""
     key = key_of(error, f"item {counter.position}")
     kind = "encode" if isinstance(error, (EncodeError, BlockTooLarge)) else "pipeline"

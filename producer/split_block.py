@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dfserve.producer.foreign import to_arrays
+from dfserve.producer.splits import NoItemsFault
 from dfserve.wire.arrays import Supply
 from dfserve.wire.blocks import decode_block
 from dfserve.wire.builder import BlockBuilder, EncodedBlock
@@ -13,7 +14,7 @@ from dfserve.wire.limits import DEFAULT_LIMITS, Limits
 _ANY_BYTES = 1 << 60  # the block's size is checked here, after each output
 
 
-class BlockOverflow(BaseException):  # not an Exception: no item is at fault, and none is to be left out for it
+class BlockOverflow(NoItemsFault):
     """The outputs of a split take more bytes than the broker's whole budget.
 
     Attributes:
@@ -25,7 +26,7 @@ class BlockOverflow(BaseException):  # not an Exception: no item is at fault, an
         self.nbytes = nbytes
 
 
-class OutputsDiffer(BaseException):  # as above
+class OutputsDiffer(NoItemsFault):
     """The outputs of a split cannot travel in one block; the text says why, and what to do."""
 
 
@@ -61,7 +62,7 @@ class SplitBlock:
 
         Raises:
             EncodeError: it can travel in no block; the block is as before.
-            BlockOverflow, OutputsDiffer: see there. Neither is an Exception.
+            BlockOverflow, OutputsDiffer: see there.
         """
         builder = self._builder
         if builder.take(output):

@@ -98,6 +98,10 @@ class Outcome:
     quarantined: list[Quarantined] = field(default_factory=list)
 
 
+class NoItemsFault(BaseException):  # not an Exception: it must get through the pipeline
+    """Ends a run and is raised by it: no item is at fault, and none is to be left out for it."""
+
+
 class ItemFailed(DfserveError):  # noqa: N818  # says what happened, as httpx's do
     """An item failed; what it raised is the cause.
 
@@ -106,7 +110,7 @@ class ItemFailed(DfserveError):  # noqa: N818  # says what happened, as httpx's 
         key: its file name where one is known, else its index or its shard's key.
     """
 
-    def __init__(self, position: int, key: str, error: Exception) -> None:
+    def __init__(self, position: int, key: str, error: BaseException) -> None:
         super().__init__(f"the item at position {position}, {key}: {type(error).__name__}: {text_of(error)}")
         self.position = position
         self.key = key
@@ -129,13 +133,19 @@ class SplitRunner:
         source: what the items come from.
     """
 
-    def __init__(self, ds: Any) -> None:
+    def __init__(self, ds: Any, blamed: type[BaseException] = Exception) -> None:
         """Analyse ``ds``, a DataFlow or what may stand for one; nothing is reset or read before the first run.
+
+        Args:
+            ds: the pipeline.
+            blamed: what is an item's failure if it is raised while that is made; anything else ends the run. In a
+                worker it is BaseException: there no Ctrl-C or signal raises anything, but an item may call sys.exit().
 
         Raises:
             ConfigError: it cannot be run item by item; it says what to change.
         """
         pipeline = analysed(ds)
+        self._blamed = blamed
         source = whole_twin_of(pipeline.source)
         self._undrawn = None if is_foreign(source) else source
         self._streams = ItemStreams(not is_ours(pipeline), self._undrawn)
@@ -168,7 +178,7 @@ class SplitRunner:
         Args:
             split: which.
             add: takes each output, in the order of the positions; copies or encodes it at once. What it raises is a
-                failure of the item. What is no ``Exception`` ends the run and is raised.
+                failure of the item, unless it is a `NoItemsFault`.
             at: told each position before its item is fetched; nobody by default.
             restart: called when all is made again, so that what was added in this run is to be thrown away: when an
                 item failed, and is to be left out, after some of its outputs were added (by default those stay, and are
@@ -223,7 +233,9 @@ class SplitRunner:
         feed, first = self._feed, split.first
         try:
             feed.pour(add)
-        except Exception as error:  # noqa: BLE001  # whatever the source raises
+        except NoItemsFault:
+            raise
+        except self._blamed as error:  # whatever the source raises
             return self._failure(error, split.on_error)
         finally:
             for position in feed.poured:
@@ -277,7 +289,9 @@ class SplitRunner:
             self._outputs(add, counts, split.first)
         except NotItemwise as found:
             raise ConfigError(self._accusation(found)) from None
-        except Exception as error:  # noqa: BLE001  # whatever the pipeline raises
+        except NoItemsFault:
+            raise
+        except self._blamed as error:  # whatever the pipeline raises
             return self._failure(error, split.on_error)
         return None
 
@@ -298,7 +312,7 @@ class SplitRunner:
         if feed.left:
             raise NotItemwise("ends its pass before its source's end")
 
-    def _failure(self, error: Exception, on_error: str) -> Quarantined:
+    def _failure(self, error: BaseException, on_error: str) -> Quarantined:
         """Return the account of an item's failure, if it is to be left out; raise what is to be raised."""
         if self._feed.place is None:
             raise error

@@ -116,8 +116,8 @@ class Supervisor:
                 self._fork(slot)
             while self.running or any(slot.restart_at is not None for slot in self.slots):
                 self._wait(wake, selector)
+                self._obey()  # first: a signal to the whole group ends workers, too, and they end well
                 self._reap()
-                self._obey()
                 self._restart()
                 self._report()
         return max(slot.status for slot in self.slots)
@@ -168,17 +168,18 @@ class Supervisor:
                 self._ended(slot, os.waitstatus_to_exitcode(raw))
 
     def _ended(self, slot: Slot, code: int) -> None:
-        if code == DONE or (self._stop_at is not None and code >= 0):
+        stopping = self._stop_at is not None
+        if (code == DONE and self._has_done(slot)) or (stopping and code >= 0):
             slot.status = max(slot.status, code)
             return
         reason = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
-        slot.status = max(slot.status, KILLED if code < 0 else code)
+        slot.status = max(slot.status, KILLED if code < 0 else code or RAISED)
         age = time.monotonic() - slot.started
         log.error("worker %s ended after %.0f s: %s", slot.name, age, reason)
-        if self._stop_at is None:  # else the cut connection tells the broker soon enough, and stopping must not wait
+        if not stopping:  # else the cut connection tells the broker soon enough, and stopping must not wait
             self._announce(slot, reason)
         slot.failures = 1 if age > HEALTHY else slot.failures + 1
-        if self.plan.passes is not None or self._stop_at is not None:
+        if self.plan.passes is not None or stopping:
             return
         if slot.failures >= GIVE_UP:
             log.error("worker %s has died %d times in a row; giving it up", slot.name, slot.failures)
@@ -186,6 +187,10 @@ class Supervisor:
         pause = min(BACKOFF * 2 ** (slot.failures - 1), BACKOFF_MAX)
         slot.restart_at = time.monotonic() + pause
         log.info("worker %s starts again in %.0f s", slot.name, pause)
+
+    def _has_done(self, slot: Slot) -> bool:
+        """Whether a worker may end well that nobody told to stop; else an item's code has called ``os._exit(0)``."""
+        return self.plan.passes is not None and self.board.place(slot.number) is None
 
     def _restart(self) -> None:
         now = time.monotonic()

@@ -12,6 +12,7 @@ from dfserve.producer.lessee import Job
 from dfserve.producer.maker import Maker
 from dfserve.producer.passes import PassCounter, send_passes
 from dfserve.producer.sender import Sender
+from dfserve.producer.splits import NoItemsFault
 
 log = logging.getLogger("dfserve.producer")
 
@@ -30,6 +31,7 @@ class Line:
         build: returns the pipeline, always the same; called when it is first wanted.
         sender: the pipeline's own; it shares ``bell``.
         passes: of its stream; None repeats for ever.
+        blamed: what of the exceptions is the pipeline's, see `SplitRunner`.
 
     Attributes:
         finished: the stream's passes were sent.
@@ -37,13 +39,21 @@ class Line:
         outputs: datapoints in the blocks that were made of leases.
     """
 
-    def __init__(self, build: Build, sender: Sender, passes: int | None, bell: Bell) -> None:
+    def __init__(
+        self,
+        build: Build,
+        sender: Sender,
+        passes: int | None,
+        bell: Bell,
+        *,
+        blamed: type[BaseException] = Exception,
+    ) -> None:
         self.sender = sender
         self.finished = False
         self.counter = PassCounter()
-        self.maker = Maker(build, sender.supply)
+        self.maker = Maker(build, sender.supply, blamed)
         self.outputs = 0
-        self._steps = send_passes(build, sender, passes, self.counter, bell)
+        self._steps = send_passes(build, sender, passes, self.counter, bell, blamed)
 
     @property
     def datapoints(self) -> int:
@@ -69,7 +79,7 @@ class Line:
         self._steps.close()
 
 
-class Abandoned(BaseException):  # not an Exception: it must get through the pipeline, and no item is at fault
+class Abandoned(NoItemsFault):
     """A lease in the making is not wanted any more."""
 
 

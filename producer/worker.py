@@ -69,7 +69,7 @@ def work(task: Task, board: Board, parent: int) -> int:
         for identity, build in task.pipelines:
             own = replace(identity, pid=os.getpid())
             sender = stack.enter_context(Sender(task.uplink, own, bell))
-            lines.append(Line(partial(_built, build), sender, task.passes, bell))
+            lines.append(Line(partial(_built, build), sender, task.passes, bell, blamed=BaseException))
         _listen(bell, lines)
         watch = threading.Thread(target=_watch, args=(parent, task.slot, board, lines, start), daemon=True)
         watch.start()
@@ -81,7 +81,7 @@ def work(task: Task, board: Board, parent: int) -> int:
         except DfserveError as error:
             log.error("%s", error)
             return RAISED
-        except Exception:  # noqa: BLE001  # the pipeline's: it was logged, and the consumers were told
+        except BaseException:  # noqa: BLE001  # the pipeline's: it was logged, and the consumers were told
             return RAISED
         finally:
             _record(task.slot, board, lines, start)

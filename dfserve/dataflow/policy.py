@@ -112,7 +112,7 @@ class Tally:
             log.warning(
                 "%s skipped item %s (%d so far): %s",
                 self._operator,
-                _printable(key),
+                _printable(key.removeprefix("item ")),  # that of a place in a pass says so itself
                 self.failed,
                 _printable(_line(error)),
             )

@@ -35,6 +35,8 @@ def stack(values: Sequence[Any], name: Hashable) -> _Array:
     types = set(map(type, values))
     if len(types) == 1 and (stacker := _PLAIN.get(*types)) is not None:
         return stacker(values, name)
+    if types <= {list} or types <= {tuple}:
+        _refuse_lists(values, name)
     kinds = {_kind(value) for value in values}
     if len(kinds) > 1 or None in kinds:
         _refuse(name, "types", [type(value).__name__ for value in values], "convert them in a map")
@@ -151,8 +153,18 @@ def _refuse(name: Hashable, what: str, found: list[str], remedy: str) -> None:
     """Raise the error for values that differ: how many there are of each kind, and where the first other one is."""
     counts = ", ".join(f"{kind} x {count}" for kind, count in Counter(found).most_common(5))
     other = next((place for place, kind in enumerate(found) if kind != found[0]), 0)
+    differing = f" (the first: {found[0]}; datapoint {other} of the batch: {found[other]})" if other else ""
     raise DatapointError(
-        f"BatchData cannot stack component {name!r} of {len(found)} datapoints. Its {what}: {counts}"
-        f" (the first: {found[0]}; datapoint {other} of the batch: {found[other]}). To keep them as they are use"
-        f" use_list=True; else {remedy}"
+        f"BatchData cannot stack component {name!r} of {len(found)} datapoints. Its {what}: {counts}{differing}. To"
+        f" keep them as they are use use_list=True; else {remedy}"
     )
+
+
+def _refuse_lists(values: Sequence[Any], name: Hashable) -> None:
+    """Raise the error for lists, or tuples: what is not stacked even where all have one length."""
+    lengths = [f"length {len(value)}" for value in values]
+    kind = f"{type(values[0]).__name__}s"
+    if len(set(lengths)) > 1:
+        what = f"values are {kind} of different lengths, which cannot be stacked"
+        _refuse(name, what, lengths, "pad or cut them in a map to arrays of one length: numpy.array(x)")
+    _refuse(name, f"values are {kind}, which are not stacked", lengths, "make arrays of them in a map: numpy.array(x)")

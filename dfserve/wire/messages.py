@@ -270,10 +270,11 @@ class ConsumerBeat(Message):
     sent: int
     producers: int  # live now
     finished: int  # ended cleanly so far
-    lost: list[str]  # the last few that were lost, with the reason
+    lost: list[str]  # the last few that are gone, with the reason
     queued: int  # datapoints waiting at the broker for this group
     occupancy: float  # queued bytes / budget
-    others: list[str] = field(default_factory=list)  # pipelines that have producers, where this one has none
+    others: list[str] = field(default_factory=list)  # other pipelines that have producers, where this one has none
+    refused: list[str] = field(default_factory=list)  # in epochs mode: that are here and cannot serve, with the reason
 
 
 @dataclass(eq=False, repr=False)

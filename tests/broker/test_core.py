@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,9 @@ import pytest
 from dfserve.broker.config import MIN_BUDGET, BrokerConfig
 from dfserve.broker.core import BEAT, MAX_JOBS, Core
 from dfserve.broker.intake import State
+from dfserve.epochs.plan import Plan
 from dfserve.errors import ConfigError
+from dfserve.wire import epoch_messages as e
 from dfserve.wire import messages as m
 from dfserve.wire.blocks import encode_block
 
@@ -60,6 +63,30 @@ def produces(name: str = "w", passes: int = 1, pipeline: str = "default") -> m.P
 def consumes(name: str = "c", group: str = "g") -> m.ConsumerHello:
     return m.ConsumerHello(
         secrets.token_bytes(16), name, "host", 1, "default", group, 50, "wait", 1, b"", received=0, done=0
+    )
+
+
+def ranks() -> e.EpochsHello:
+    plan = json.dumps(Plan("default", 0, False, "arrival", 4, 1, 1, "").to_dict())
+    return e.EpochsHello(
+        secrets.token_bytes(16),
+        "r",
+        "host",
+        1,
+        "default",
+        "g",
+        50,
+        0,
+        plan,
+        "checkpoint",
+        "",
+        "raise",
+        False,
+        0,
+        b"",
+        b"",
+        0,
+        [],
     )
 
 
@@ -301,6 +328,35 @@ def test_a_consumer_whose_pipeline_has_no_worker_hears_which_ones_have_while_it_
     assert [len(name) for name in others()] == [5] + 7 * [80]
     clients.say(b"x", produces())
     assert others() == []
+
+
+def test_a_rank_whose_workers_cannot_be_reached_or_died_hears_that_and_no_advice_to_ask_for_its_own_pipeline(
+    clients: Clients,
+) -> None:
+    hello = produces(passes=0)
+    clients.say(b"w", hello)
+    clients.say(b"v", produces(pipeline="val"))
+    clients.say(b"r", ranks())
+
+    def beat() -> m.ConsumerBeat:
+        *_, last = [each for each in clients.wait(1.5 * BEAT)[b"r"] if isinstance(each, m.ConsumerBeat)]
+        return last
+
+    assert (beat().producers, beat().lost, beat().others) == (1, [], [])
+    clients.core.unreachable(b"w")
+    assert (beat().producers, beat().lost, beat().others) == (0, ["host/w (its connection is gone)"], ["val"])
+    clients.say(b"s", m.Obituary(hello.session, "exit status 1", [], "default"))
+    assert (beat().producers, beat().lost, beat().others) == (0, ["host/w (exit status 1)"], ["val"])
+
+
+def test_a_rank_whose_workers_cannot_serve_it_hears_why_and_no_advice_to_ask_for_its_own_pipeline(
+    clients: Clients,
+) -> None:
+    clients.say(b"w", produces(passes=0))
+    clients.say(b"r", ranks())
+    clients.say(b"w", e.Source("", 0, False, "", 0, 0, False, False, "it has no length"))
+    *_, beat = [each for each in clients.wait(1.5 * BEAT)[b"r"] if isinstance(each, m.ConsumerBeat)]
+    assert (beat.producers, beat.lost, beat.refused, beat.others) == (0, [], ["host/w (it has no length)"], [])
 
 
 def test_a_broker_that_was_suspended_for_an_hour_expires_nobody(clients: Clients) -> None:

@@ -576,6 +576,16 @@ def test_a_consumers_beat_says_what_there_is_and_who_was_lost(stage: Stage) -> N
     assert beat.lost[-1] == f"host/dies{LOST_NAMED + 1} (killed)"
 
 
+def test_a_worker_that_left_or_ended_in_an_earlier_pass_is_gone_and_has_not_never_come(stage: Stage) -> None:
+    consumer = stage.join(least=2)
+    stage.finish(stage.worker("ended"))
+    stage.job.worker_gone(stage.worker("left", passes=0), stage.now, "")
+    stage.job.worker_unreachable(stage.worker("cut off", passes=0), stage.now)
+    beat = stage.job.beat(stage.group(), consumer)
+    assert (beat.finished, beat.lost) == (1, ["host/left (left)", "host/cut off (its connection is gone)"])
+    assert stage.job.lost()[0] == "host/ended (ended)", "in epochs no end is counted"
+
+
 def test_a_worker_that_ended_is_forgotten_after_every_group_was_told(stage: Stage) -> None:
     consumer = stage.join(least=2)
     worker = stage.worker("one")

@@ -73,7 +73,8 @@ def test_it_is_hopeless_when_no_producer_can_serve_for_some_heartbeats_in_a_row(
     plan = Plan("default", 0, True, "strict", 4, 1, 1, "")
     inbox = EpochInbox(rank_identity(plan, "default", 50, 0, "checkpoint", "raise", hosts=False))
     refused, one_started, none_came = (
-        ConsumerBeat(0, *said, 0, 0.0) for said in ((0, 0, ["n/7"]), (1, 0, ["n/7"]), (0, 0, []))
+        ConsumerBeat(0, producers, 0, ["n/6 (killed)"], 0, 0.0, [], refused)
+        for producers, refused in ((0, ["n/7"]), (1, ["n/7"]), (0, []))
     )
     for other in (one_started, none_came):
         for _ in range(REFUSED - 1):

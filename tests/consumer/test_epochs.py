@@ -546,6 +546,26 @@ def test_who_is_missing_is_named(broker: LocalBroker) -> None:
         next(iter(remote))
 
 
+def test_a_split_that_is_too_large_is_named_where_no_item_is_at_fault() -> None:
+    source = DataFromList([[bytes(300_000)]] * 4)
+    large = pytest.raises(PipelineError, match=r"BlockTooLarge at split 0 of epoch 0 on .* lower split_size")
+    with LocalBroker(queue_bytes=1 << 20) as broker, broker.serving(source), loader(broker) as remote, large:
+        next(iter(remote))
+
+
+def test_producers_that_were_there_and_are_gone_are_named_and_not_said_to_have_never_come(broker: LocalBroker) -> None:
+    with loader(broker, timeout=6) as remote:
+        with broker.serving(numbers(12)):
+            assert len(list(remote)) == 12
+        late = pytest.raises(Starved, match=r"no producer is connected to .* \(gone: .*/.* \(left\)\); start one")
+        with late:
+            for _ in range(4):  # what was made ahead may still come
+                list(remote)
+        late = pytest.raises(Starved, match=r"for a producer of pipeline 'default' \(gone: .*/.* \(left\)\)")
+        with loader(broker, group="later", timeout=6) as other, late:
+            next(iter(other))
+
+
 def test_a_stream_has_no_epochs(broker: LocalBroker) -> None:
     with broker.consumer() as remote:
         assert remote.report is None

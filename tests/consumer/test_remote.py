@@ -348,7 +348,7 @@ def test_without_a_broker_it_says_that_nothing_was_heard_and_where() -> None:
 def test_without_a_producer_it_says_that_none_has_come_and_how_to_start_one(broker: LocalBroker) -> None:
     with broker.consumer(timeout=ANSWERED) as remote:
         text = starved(remote)
-    assert f"no producer is connected to {broker.address} (none has come yet)" in text
+    assert f"no producer is connected to {broker.address} (none has come yet to this broker)" in text
     assert f"dfserve produce MODULE:FACTORY --to {broker.address}" in text
 
 

@@ -182,7 +182,7 @@ def test_the_end_comes_when_every_broker_has_said_its_own(brokers: list[LocalBro
         one.send(numbers(0, 3))
         assert [next(remote) for _ in range(3)] == numbers(0, 3)
         text = starved_after_the_end_of(one, remote)
-        assert f"no producer is connected to {two.address} (none has come yet)" in text
+        assert f"no producer is connected to {two.address} (none has come yet to this broker)" in text
         two.send(numbers(3, 3))
         assert list(remote) == numbers(3, 3)
 

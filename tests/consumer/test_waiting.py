@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from dfserve.consumer.waiting import PERIOD, WaitMeter, combined, missing, served
+from dfserve.consumer.waiting import PERIOD, WaitMeter, absent, combined, missing
 from dfserve.wire.messages import ConsumerBeat
 
 
@@ -18,8 +18,9 @@ def beat(
     queued: int = 0,
     occupancy: float = 0.0,
     others: tuple[str, ...] = (),
+    refused: tuple[str, ...] = (),
 ) -> ConsumerBeat:
-    return ConsumerBeat(7, producers, finished, list(lost), queued, occupancy, list(others))
+    return ConsumerBeat(7, producers, finished, list(lost), queued, occupancy, list(others), list(refused))
 
 
 def advice(waited: float, last: ConsumerBeat | None, minutes: float = 1.0) -> str | None:
@@ -67,12 +68,18 @@ def test_the_total_goes_on_over_the_minutes() -> None:
     ("last", "side", "next_step"),
     [
         (None, "the broker has said nothing", "is its address right?"),
-        (beat(producers=0), "no producer is connected (none has come yet)", "start `dfserve produce`"),
+        (beat(producers=0), "no producer is connected (none has come yet to this broker)", "start `dfserve produce`"),
         (beat(producers=0, finished=3), "no producer is connected (3 ended)", "start `dfserve produce`"),
-        (beat(producers=0, lost=("a/0 (killed)",)), "(lost: a/0 (killed))", "start `dfserve produce`"),
+        (beat(producers=0, lost=("a/0 (killed)",)), "(gone: a/0 (killed))", "start `dfserve produce`"),
+        (
+            beat(producers=0, refused=("a/0 (other data)",), lost=("b/0 (left)",)),
+            "no producer that can serve this pipeline is connected (these cannot: a/0 (other data); gone: b/0 (left))",
+            "start `dfserve produce`",
+        ),
         (
             beat(producers=0, others=("train", "val")),
-            "no producer of this pipeline is connected (none has come yet); the producers that are here serve 'train'",
+            "no producer of this pipeline is connected (none has come yet to this broker); the producers that are here"
+            " serve 'train'",
             "ask for that with pipeline=, or start `dfserve produce NAME=",
         ),
         (beat(occupancy=0.02), "the pipelines are slower than the trainer (2 producing, queue 2% full)", "--workers"),
@@ -91,15 +98,15 @@ def test_it_says_which_side_is_slow_and_what_to_do_next(last: ConsumerBeat | Non
         (None, "nothing was heard from a broker at tcp://t:1 for 9 s; start it, or check the address"),
         (
             beat(producers=0),
-            "no producer is connected to tcp://t:1 (none has come yet); start one with `dfserve produce",
+            "no producer is connected to tcp://t:1 (none has come yet to this broker); start one with `dfserve produce",
         ),
         (
             beat(producers=0, others=("train",)),
-            "no producer of this pipeline is connected to tcp://t:1 (none has come yet); the producers that are here"
-            " serve 'train': ask",
+            "no producer of this pipeline is connected to tcp://t:1 (none has come yet to this broker); the producers"
+            " that are here serve 'train': ask",
         ),
         (beat(producers=0, finished=1), "(1 ended, 2 clean ends are needed for the end of the stream)"),
-        (beat(producers=0, lost=("a/0 (killed by SIGKILL)",)), "(lost: a/0 (killed by SIGKILL))"),
+        (beat(producers=0, lost=("a/0 (killed by SIGKILL)",)), "(gone: a/0 (killed by SIGKILL))"),
         (
             beat(producers=3, queued=0),
             "although 3 producers are connected to tcp://t:1: their pipelines have sent nothing",
@@ -118,9 +125,10 @@ def test_who_hosts_at_every_address_is_told_a_name_that_a_producer_can_connect_t
     assert f"--to tcp://{socket.gethostname()}:8877`" in text
 
 
-def test_the_pipeline_that_is_asked_for_is_not_named_as_another_to_ask_for() -> None:
-    assert served(beat(others=("train",)), "train") == ""
-    assert "serve 'val': ask" in served(beat(others=("train", "val")), "train")
+def test_a_rank_that_waits_hears_who_is_gone_and_who_serves_another_pipeline_where_nobody_serves_its_own() -> None:
+    assert absent(None) == absent(beat(producers=0)) == absent(beat(lost=("a/0 (killed)",))) == ""
+    text = absent(beat(producers=0, lost=("a/0 (killed)", "a/1 (left)"), others=("val",)))
+    assert text.startswith(" (gone: a/0 (killed), a/1 (left)); the producers that are here serve 'val': ask")
 
 
 def test_what_several_brokers_say_is_one_word_for_the_advice() -> None:

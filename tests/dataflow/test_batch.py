@@ -160,11 +160,39 @@ def test_ragged_shapes_are_refused_by_component_and_shapes() -> None:
         ([np.zeros(2, "uint8"), np.zeros(2, "float32")], "uint8 x 1, float32 x 1"),
         ([np.array("a"), np.array(b"a")], "<U1 x 1"),
         ([None, None], "NoneType x 2"),
-        ([[1], [2]], "list x 2"),
         ([np.zeros(2), None], "ndarray x 1, NoneType x 1"),
     ],
 )
 def test_mixed_or_unknown_types_are_refused_by_component_and_types(values: list[Any], found: str) -> None:
+    with pytest.raises(DatapointError, match=r"component 0") as caught:
+        one_batch(*([value] for value in values))
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (
+            [[1, 2], [1, 2], [1]],
+            "Its values are lists of different lengths, which cannot be stacked: length 2 x 2, length 1 x 1 (the first:"
+            " length 2; datapoint 2 of the batch: length 1). To keep them as they are use use_list=True; else pad or"
+            " cut them in a map to arrays of one length",
+        ),
+        (
+            [(1,), ()],
+            "Its values are tuples of different lengths, which cannot be stacked: length 1 x 1, length 0 x 1 (",
+        ),
+        (
+            [[1], [2]],
+            "Its values are lists, which are not stacked: length 1 x 2. To keep them as they are use use_list=True;"
+            " else make arrays of them in a map: numpy.array(x)",
+        ),
+        ([None, None], "Its types: NoneType x 2. To keep"),
+    ],
+)
+def test_lists_are_refused_with_their_lengths_and_what_does_not_differ_is_not_said_to(
+    values: list[Any], found: str
+) -> None:
     with pytest.raises(DatapointError, match=r"component 0") as caught:
         one_batch(*([value] for value in values))
     assert found in str(caught.value)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dfserve.dataflow.failures import attach_key
 from dfserve.dataflow.policy import FEW, RECENT, SkipErrors, Tally, skipping
-from dfserve.errors import ConfigError, TooManyErrors
+from dfserve.errors import ConfigError, PipelineError, TooManyErrors
 
 
 def run(policy: Any, items: Iterable[bool]) -> int:
@@ -127,6 +127,11 @@ def test_the_first_failures_are_told_one_by_one_and_then_every_hundredth(caplog:
     run(SkipErrors(rate=None, in_a_row=None), [False] * 250)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 12
     assert "Reader skipped item unknown (200 so far): ValueError: damaged" in caplog.text
+
+
+def test_an_item_whose_key_says_that_it_is_one_is_not_called_so_twice(caplog: pytest.LogCaptureFixture) -> None:
+    Tally("skip", "Reader").bad(PipelineError("ValueError at item 133 on vm: damaged", key="item 133"))
+    assert "Reader skipped item 133 (1 so far): PipelineError: ValueError at item 133 on vm" in caplog.text
 
 
 def failed(text: str) -> ValueError:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dfserve import FactoryError, PipelineError, RemoteDataZMQ
-from dfserve.dataflow import DataFlow, DataFromList
+from dfserve.dataflow import DataFlow, DataFromGenerator, DataFromList
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.producer.bell import Bell
 from dfserve.producer.passes import PassCounter, send_passes
@@ -39,11 +39,11 @@ def sender_to(broker: LocalBroker, passes: int | None) -> Sender:
     return Sender(Uplink(broker.address), introduce("0", "default", passes))
 
 
-def run(broker: LocalBroker, pipeline: Any, passes: int | None) -> PassCounter:
+def run(broker: LocalBroker, pipeline: Any, passes: int | None, blamed: type[BaseException] = Exception) -> PassCounter:
     counter, df = PassCounter(), as_dataflow(pipeline)
     with sender_to(broker, passes) as sender:
         try:
-            for _ in send_passes(lambda: df, sender, passes, counter, Bell()):
+            for _ in send_passes(lambda: df, sender, passes, counter, Bell(), blamed):
                 pytest.fail("it paused, and nobody had asked for that")
             return counter
         finally:
@@ -127,6 +127,22 @@ def test_what_came_before_an_error_arrives_before_it(broker: LocalBroker, consum
     assert error.remote_traceback in str(error)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_exception_is_reported_too_where_only_the_pipeline_can_raise_it(
+    broker: LocalBroker, consumer: RemoteDataZMQ, kind: type[BaseException]
+) -> None:
+    def items() -> Iterator[Any]:
+        yield [0]
+        raise kind("out of the pipeline")
+
+    with pytest.raises(kind):
+        run(broker, DataFromGenerator(items), 1, blamed=BaseException)
+    assert next(consumer) == [0]
+    with pytest.raises(PipelineError, match=f"{kind.__name__} at item 1 on .*: out of the pipeline") as caught:
+        next(consumer)
+    assert "in items" in caught.value.remote_traceback
+
+
 def test_the_log_has_the_traceback_of_what_a_pipeline_raises(
     broker: LocalBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,6 +183,19 @@ def test_a_pipeline_pauses_between_two_datapoints_when_the_bell_rings_and_then_g
         assert sender.drain()
     assert (counter.datapoints, counter.passes) == (5, 0)
     assert broker.metrics()["dfserve_datapoints_received_total"] == 5
+
+
+def test_closing_it_is_no_failure_of_the_pipeline_whose_failures_are_all_that_is_raised(
+    broker: LocalBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bell = Bell()
+    with sender_to(broker, None) as sender:
+        steps = send_passes(lambda: as_dataflow([[1]] * 9), sender, None, PassCounter(), bell, BaseException)
+        bell.rung = True
+        next(steps)
+        steps.close()
+        assert sender.drain()
+    assert "raised" not in caplog.text
 
 
 @pytest.mark.parametrize("patient", [True, False], ids=["told to stop while it waits", "told not to wait"])

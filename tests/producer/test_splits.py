@@ -42,7 +42,7 @@ from dfserve.dataflow import (
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.dataflow.rng import Place, take_place
 from dfserve.producer.itemwise import Batch
-from dfserve.producer.splits import ItemFailed, Split, SplitRunner
+from dfserve.producer.splits import ItemFailed, NoItemsFault, Split, SplitRunner
 
 SEED = 7
 
@@ -326,6 +326,30 @@ def test_items_that_fail_are_left_out_and_the_others_are_what_they_would_be() ->
     assert "in function" in failed.traceback
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("bare", [True, False], ids=["bare source", "with a map"])
+def test_what_is_no_exception_is_an_items_failure_too_where_only_an_item_can_raise_it(
+    kind: type[BaseException], bare: bool
+) -> None:
+    class Exits(Dataset):
+        """Ends the process at the item 2, as a library may that calls sys.exit()."""
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 2:
+                raise kind(3)
+            return [index]
+
+    pipeline: Any = Exits() if bare else MapData(Exits(), lambda datapoint: datapoint)
+    runner = SplitRunner(pipeline, BaseException)
+    with pytest.raises(ItemFailed, match=f"position 2, 2: {kind.__name__}: 3"):
+        runner.run(Split(SEED, 0, False, 1, 4), lambda _: None)
+    outcome = runner.run(Split(SEED, 0, False, 1, 4, on_error="skip"), lambda _: None)
+    assert outcome.counts == [1, 0, 1, 1]
+    assert [(failed.position, failed.kind, failed.text) for failed in outcome.quarantined] == [(2, kind.__name__, "3")]
+    with pytest.raises(kind):
+        SplitRunner(pipeline).run(Split(SEED, 0, False, 1, 4, on_error="skip"), lambda _: None)
+
+
 def test_the_key_of_a_failure_is_the_items_name_where_it_has_one() -> None:
     def function(datapoint: Any) -> Any:
         raise ValueError("unreadable")
@@ -430,15 +454,16 @@ def test_each_position_is_told_before_its_item_is_fetched() -> None:
     assert events == [6, "fetch", "add", 7, "fetch", "add"]
 
 
-def test_an_interrupt_ends_the_run_and_the_runner_works_on() -> None:
-    class Interrupt(BaseException):
+@pytest.mark.parametrize("blamed", [Exception, BaseException])
+def test_an_interrupt_ends_the_run_and_the_runner_works_on(blamed: type[BaseException]) -> None:
+    class Interrupt(NoItemsFault):
         pass
 
     def at(position: int) -> None:
         if position == 3:
             raise Interrupt
 
-    runner = SplitRunner(MapData(numbers(9), failing()))
+    runner = SplitRunner(MapData(numbers(9), failing()), blamed)
     expected = by_item(runner, 9, shuffle=False)
     with pytest.raises(Interrupt):
         runner.run(Split(SEED, 0, False, 0, 9, on_error="skip"), lambda _: None, at)

@@ -149,6 +149,26 @@ def test_one_that_dies_before_any_trainer_came_waits_for_one_and_is_there_for_it
     assert program.wait() == 0
 
 
+@pytest.mark.parametrize("death", ["os._exit(0)", "sys.exit(0)"])
+def test_an_item_that_ends_its_worker_well_is_found_too(daemon: Start, broker: LocalBroker, death: str) -> None:
+    pipelines = POISONED.format(death=f"import sys; {death}")
+    program = daemon(pipelines + "del pipeline['harmless']\n", give_up=9)
+    with broker.consumer(mode="epochs", pipeline="poisoned", on_error="skip") as consumer:
+        assert sorted(number for (number,) in consumer) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+        assert consumer.errors == 1
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 0
+
+
+def test_a_worker_of_an_endless_stream_that_ends_well_untold_has_died(daemon: Start, broker: LocalBroker) -> None:
+    program = daemon(KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"), give_up=2)
+    with broker.consumer() as consumer:
+        consumer.reset_state()
+        assert program.wait() == 3, "it was given up"
+    assert len(pids(program)) == 2
+    assert any(text.endswith("s: exit status 0") for text in logged(program))
+
+
 def test_a_pipeline_that_raises_in_a_finite_pass_gives_the_status_for_it(daemon: Start) -> None:
     program = daemon(RAISES, passes=1)
     assert program.wait() == 3
@@ -208,7 +228,11 @@ def test_a_factory_may_open_more_than_a_thousand_files(daemon: Start, broker: Lo
 
 @pytest.mark.parametrize(
     ("death", "reason"),
-    [("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"), ("os._exit(9)", "exit status 9")],
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os._exit(9)", "exit status 9"),
+        ("os._exit(0)", "exit status 0"),
+    ],
 )
 def test_the_obituary_of_a_worker_says_at_which_item_it_died(
     daemon: Start, fake_broker: Callable[..., Any], death: str, reason: str

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dfserve.dataflow import DataFlow, DataFromList
+from dfserve import PipelineError
+from dfserve.dataflow import DataFlow, DataFromList, MapData
 from dfserve.dataflow.adapt import as_dataflow
 from dfserve.producer.board import Board
 from dfserve.producer.send import introduce
@@ -86,6 +87,34 @@ def test_a_worker_whose_pipeline_raises_says_so_by_its_status(broker: LocalBroke
     pid, board = start(broker.address, (1 // (1 - number) for number in range(3)))
     assert end_of(pid) == RAISED
     assert board.read(0).datapoints == 1
+
+
+def test_an_item_that_asks_for_the_end_of_the_process_is_answered_as_a_failure_and_the_worker_goes_on(
+    fake_broker: Callable[..., Any],
+) -> None:
+    def leaves(datapoint: Any) -> Any:
+        if datapoint == [1]:
+            sys.exit("usage: nobody's")
+        return datapoint
+
+    broker = fake_broker()
+    pid, _ = start(broker.address, MapData(DataFromList([[0], [1], [2], [3]], shuffle=False), leaves), passes=None)
+    broker.lease(split=0)
+    failed = broker.hear(e.NotMade)
+    assert (failed.key, failed.kind, failed.text) == ("1", "SystemExit", "usage: nobody's")
+    assert "in leaves" in failed.traceback
+    broker.lease(split=1)
+    assert broker.hear_block(e.Made)[1] == [[2], [3]]
+    os.kill(pid, signal.SIGTERM)
+    assert end_of(pid) == DONE
+
+
+def test_a_stream_that_asks_for_the_end_of_the_process_is_reported(broker: LocalBroker) -> None:
+    with broker.consumer() as consumer:
+        pid, _ = start(broker.address, Probe(lambda: sys.exit("usage: nobody's")))
+        with pytest.raises(PipelineError, match=r"SystemExit at item 0 on .*: usage: nobody's"):
+            next(consumer)
+    assert end_of(pid) == RAISED
 
 
 def test_a_worker_that_a_broker_refuses_says_so_by_its_status(broker: LocalBroker) -> None:
