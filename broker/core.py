@@ -60,6 +60,11 @@ class Peer:
     epochs: EpochsJob | None = None
     seat: Seat | None = None
 
+    @property
+    def client(self) -> Worker | Consumer | Seat | None:
+        """What it is, if it was admitted."""
+        return self.worker or self.consumer or self.seat
+
 
 class Core:
     """One broker.
@@ -146,7 +151,8 @@ class Core:
         if peer is None or self.routes.get(peer.session) != connection:
             return
         del self.routes[peer.session]
-        log.info("%s is not connected any more", name)
+        if peer.client is not None:  # else it was turned away at once, and may come again and again
+            log.info("%s is not connected any more", name)
         if peer.worker is not None:
             peer.job.worker_unreachable(peer.worker, self.now)
             self.epochs.worker_unreachable(peer.pipeline, peer.session)
@@ -455,8 +461,9 @@ class Core:
 
     def _name(self, connection: bytes) -> str:
         peer = self.peers.get(connection)
-        client = None if peer is None else peer.worker or peer.consumer or peer.seat
-        return connection.hex()[:32] if client is None else client.name
+        if peer is None or peer.client is None:
+            return connection.hex()[:32]
+        return peer.client.name if peer.seat is None else f"{peer.seat.who} of pipeline {peer.pipeline!r}"
 
     def _reply(self, connection: bytes, message: m.Message) -> None:
         self._out.append((connection, message, ()))

@@ -196,8 +196,7 @@ class EpochsJob:
 
     def _maybe_open(self) -> None:
         seats = [seat for seat in self.seats.values() if seat.connected and self._is_fresh(seat)]
-        source = self.production.elected()
-        if not seats or len(seats) < seats[0].plan.world or source is None:
+        if not seats or len(seats) < seats[0].plan.world or (source := self.production.elected()) is None:
             return
         if seats[0].resume == "broker":
             for member in self._members.values():
