@@ -6,6 +6,7 @@ such as ``("up", "w0")``; `World.steps` lists those that are possible, `World.fa
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -293,6 +294,21 @@ class World(Checks):
         for rank in self.ranks:
             if rank.parted or (rank.resume == "broker" and not rank.generation):
                 rank.refused = "what it would go on after is not known: its run is over"
+
+    def _can_rest(self) -> list[Step]:
+        return [("rest",)] if self.job.may_rest else []
+
+    def _do_rest(self) -> None:
+        """Another group came while nobody was here; when somebody comes back, the job goes on from its record."""
+        workers = list(self.job.production.lessees.workers.values())
+        record = self.job.rest()
+        assert not self.job.production.budget.used
+        self.seats.clear()
+        self.job = self._broker()
+        if record is not None:
+            self.job.restore(json.loads(json.dumps(record)))
+        for worker in workers:
+            self.job.production.worker_here(worker.session, worker.name, worker.host, self.time)
 
     def _can_reload(self) -> list[Step]:
         begun = any(rank.generation for rank in self.ranks) and not self.resumed

@@ -22,7 +22,7 @@ from epochs_search import Search
 
 pytestmark = pytest.mark.timeout(600)  # they compute for 10 s, on a machine of their own; nothing in them can hang
 SEEDS = int(os.environ.get("DFSERVE_SEEDS", "5000"))
-FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again"]
+FAULTS = ["expire", "suspect", "cutw", "die", "cut", "crash", "reload", "resume", "leave", "again", "rest"]
 
 
 def _once(*kinds: str) -> tuple[tuple[str, int], ...]:
