@@ -202,7 +202,8 @@ class EpochsJob:
             for member in self._members.values():
                 member.claim_unseen(self.epochs)
         try:
-            self.production.check_goes_on(source, seats[0].resume)
+            if self.plan is not None and all(seat.state is None for seat in seats):
+                self.production.check_goes_on(source, seats[0].resume)
             plan, epoch, start = start_of(seats, source, self._so_far())
         except WireError as error:
             for seat in seats:

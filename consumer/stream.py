@@ -214,7 +214,7 @@ class Stream:
         if self._wrong is not None:
             try:
                 self._fail(self._wrong)
-            except DfserveError:
+            except Exception:  # the error itself; or one of the quarantine file, which must not come for ever
                 self._wrong = None
                 raise
             self._wrong = None

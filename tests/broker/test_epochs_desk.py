@@ -109,3 +109,19 @@ def test_data_that_have_changed_begin_anew_once_all_producers_have_them(
             assert numbers(again) == list(range(13))
             assert again.report is not None
             assert again.report["delivered"] == 13
+
+
+def test_where_nothing_was_handed_out_there_is_nothing_that_other_data_could_contradict(
+    broker: LocalBroker, until: Callable[..., Any]
+) -> None:
+    options: dict[str, Any] = {"world": 2, "even": "drop", "order": "strict", "resume": "broker"}
+    with loader(broker, "two", rank=0, **options) as zero, loader(broker, "two", rank=1, **options) as one:
+        with broker.serving(ITEMS):
+            zero.reset_state()
+            assert broker._broker is not None
+            job = broker._broker.core.epochs.jobs["default", "two"]
+            until(lambda: job.production.source is not None, "the worker to say what it has")
+        until(lambda: broker.metrics()["dfserve_producers"] == 0, "the worker to be gone")
+        with broker.serving([*ITEMS, [12]]):
+            one.reset_state()
+            assert len({number for pair in zip(zero, one, strict=True) for (number,) in pair}) == 12
