@@ -209,8 +209,7 @@ class EpochsJob:
             for seat in seats:
                 self._refuse(seat, error)
             return
-        doubtful = [seat for rank, seat in self._members.items() if rank not in self._left and start != Start()]
-        in_doubt = sum(count for seat in doubtful for _, count in seat.doubt) if seats[0].state is None else 0
+        in_doubt = self.in_doubt if start != Start() and seats[0].state is None else 0
         self._close_generation()
         self.production.adopt(source)
         self.generation = self.production.generation = self._draw(16)

@@ -134,7 +134,7 @@ class RemoteDataZMQ(DataFlow):
         resume: Literal["checkpoint", "broker", "fresh"] = "checkpoint",
         lease_time: float = 60.0,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name in OPTIONS}
+        given = {name: value for name, value in locals().items() if name in OPTIONS}  # there are no other locals yet
         self._addresses = listed(addr1, addr2)
         check_values(self._addresses, bind, lag, timeout, min_producers)
         Window(hwm)

@@ -155,7 +155,7 @@ class Stream:
                     size -= len(piece)
                 else:
                     self._next_block()
-        except EndOfStream:
+        except EndOfStream:  # not suppress(): an interrupt as that is left would have the end told to nobody
             return pieces
         return pieces
 

@@ -103,6 +103,8 @@ class Words:
 
     def retry(self) -> None:
         """Send what is due, as far as the pipe has room."""
+        if not self._due():  # mostly; and whoever adds to it looks again
+            return
         with self._lock:
             try:
                 self._send()  # no loop here: interrupted at its jump back, Python 3.12 and 3.13 keep the lock
