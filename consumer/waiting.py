@@ -119,9 +119,13 @@ def missing(beat: ConsumerBeat | None, address: str, waited: float, min_producer
         return f"no datapoint arrived for {waited:.0f} s: {who}" + (
             _served(beat) or f"; start one with `dfserve produce MODULE:FACTORY --to {_connectable(address)}`"
         )
+    one = beat.producers == 1
+    who, whose = (
+        ("1 producer is", "its pipeline has") if one else (f"{beat.producers} producers are", "their pipelines have")
+    )
     return (
-        f"no datapoint arrived for {waited:.0f} s although {beat.producers} producers are connected to {address}: "
-        f"their pipelines have sent nothing ({beat.queued} datapoints queued). Look at their logs, or raise timeout="
+        f"no datapoint arrived for {waited:.0f} s although {who} connected to {address}: {whose} sent nothing"
+        f" ({beat.queued} datapoints queued). Look at {'its log' if one else 'their logs'}, or raise timeout="
     )
 
 

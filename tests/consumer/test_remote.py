@@ -357,7 +357,7 @@ def test_with_a_silent_producer_it_says_that_the_pipelines_have_sent_nothing(
 ) -> None:
     with producer(broker), broker.consumer(timeout=ANSWERED) as remote:
         until(lambda: broker.metrics()["dfserve_producers"] == 1, "the producer")
-        assert "although 1 producers are connected" in starved(remote)
+        assert "although 1 producer is connected" in starved(remote)
 
 
 def test_after_too_few_ends_it_says_how_many_came_and_how_many_are_needed(broker: LocalBroker) -> None:
