@@ -17,7 +17,6 @@ from epochs_pipes import is_bad, outputs_of
 from dfserve import RemoteDataZMQ
 
 LEASE_TIME = 1.0  # seconds: short, so that a worker which is late is found out soon
-LATER = object()  # an event returns it that is to come again with the next datapoint
 SMALL_QUEUE = 2 << 20  # bytes: so that producers wait for the consumer, and what happens happens in mid-epoch
 ENTER = """
 import os, sys
@@ -27,6 +26,8 @@ os.execvp("ip", ["ip", "netns", "exec", sys.argv[1], sys.executable, "-m", "dfse
 
 class Rig:
     """Starts the parts of a cluster; all of them end with the test."""
+
+    LATER = object()  # an event of `read` returns it to come again with the next datapoint
 
     def __init__(self, dfserve: Any, start: Any, until: Callable[..., Any], scrape: Any, folder: Path) -> None:
         self._dfserve, self._start, self.until, self._scrape = dfserve, start, until, scrape
@@ -136,7 +137,7 @@ class Rig:
         for number, which, drawn, array in source:
             assert (array == number % 256).all(), f"{number} arrived damaged"
             rows.append((number, which, drawn))
-            if (event := due.pop(len(rows), None)) is not None and event() is LATER:
+            if (event := due.pop(len(rows), None)) is not None and event() is self.LATER:
                 due[len(rows) + 1] = event
         assert not due, f"only {len(rows)} datapoints"
         return rows
