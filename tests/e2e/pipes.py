@@ -19,8 +19,8 @@ from dfserve.dataflow import DataFlow, DataFromList
 class Numbers(DataFlow):
     """``count`` datapoints [number, array of ``nbytes`` bytes filled with the number's low byte].
 
-    Before item ``hold_at`` it waits for the file ``hold_until``: what a test does meanwhile comes in mid-stream, however
-    slow the test is.
+    Before item ``hold_at`` it waits for the file ``hold_until``: what a test does meanwhile is done in mid-stream, be
+    the test ever so slow.
     """
 
     def __init__(
