@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,8 @@ def train() -> None:
     parser.add_argument("--save", type=Path, help="where to write the state")
     parser.add_argument("--save-after", type=int, default=-1, help="steps")
     parser.add_argument("--hold-after", type=int, default=-1, help="steps")
+    parser.add_argument("--stop-at", type=int, default=-1, help="steps, after which it stops itself with SIGSTOP")
+    parser.add_argument("--await-reports", action="store_true", help="longer than the second that `report` waits")
     options = parser.parse_args()
     with RemoteDataZMQ(options.address, bind=False, mode="epochs", timeout=60, **options.options) as source:
         if options.load:
@@ -102,17 +105,26 @@ def train() -> None:
             count = 0
             for step in source:
                 count, steps = count + 1, steps + 1
-                print("\n".join(json.dumps(row) for row in checked(step)), flush=True)
+                say("\n".join(json.dumps(row) for row in checked(step)))
                 if steps == options.save_after:
                     write_whole(options.save, source.state_dict())
                 if steps == options.hold_after:
-                    print("holding", flush=True)
+                    say("holding")
                     time.sleep(3600)
+                if steps == options.stop_at:
+                    os.kill(os.getpid(), signal.SIGSTOP)
                 if options.pause:
                     time.sleep(options.pause)
-            end = {"count": count, "len": len(source), "errors": source.errors, "report": source.report}
-            print(json.dumps(end), flush=True)
-        print("done", flush=True)
+            while options.await_reports and source.report is None:
+                pass
+            say(json.dumps({"count": count, "len": len(source), "errors": source.errors, "report": source.report}))
+        say("done")
+
+
+def say(lines: str) -> None:
+    """Write lines at once, so that none of another process comes between, as with print()."""
+    sys.stdout.write(lines + "\n")
+    sys.stdout.flush()
 
 
 def checked(step: list[Any]) -> list[list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +26,8 @@ os.execvp("ip", ["ip", "netns", "exec", sys.argv[1], sys.executable, "-m", "dfse
 
 class Rig:
     """Starts the parts of a cluster; all of them end with the test."""
+
+    LATER = object()  # an event of `read` returns it to come again with the next datapoint
 
     def __init__(self, dfserve: Any, start: Any, until: Callable[..., Any], scrape: Any, folder: Path) -> None:
         self._dfserve, self._start, self.until, self._scrape = dfserve, start, until, scrape
@@ -54,10 +57,12 @@ class Rig:
         for source in self.sources:
             source.close()
         for producer in self._producers:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            workers = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
                 workers = producer.children()
-                producer.kill()
-                for worker in workers:
+            producer.kill()
+            for worker in workers:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it died with its daemon
                     worker.kill()
 
     def workers(self, producer: Any, count: int) -> list[psutil.Process]:
@@ -66,6 +71,28 @@ class Rig:
             lambda: children if len(children := producer.children()) == count else None, f"{count} workers"
         )
         return found
+
+    def kill_a_worker(self, producer: Any, count: int) -> None:
+        """Kill one of a producer daemon's workers, of which it has so many, and wait until its daemon has seen that.
+
+        What is listed until then may be gone a moment later, or dead: who lists and kills next must not meet it.
+        """
+        victim = self.workers(producer, count)[0]
+        victim.kill()
+        self.until(lambda: victim not in producer.children(), f"{victim} to be reaped")
+
+    def a_busy_worker(self, producer: Any, port: int) -> psutil.Process:
+        """Return a worker of a daemon that has made something for a broker: from here on it is leased more."""
+        received = "dfserve_datapoints_received_total"
+
+        def busy() -> str | None:
+            values = self._scrape(port).values
+            names = {key.partition('producer="')[2].rstrip('"}') for key in values if key.startswith(received)}
+            return next((name for name in names if values[f'{received}{{producer="{name}"}}'] > 0), None)
+
+        name = self.until(busy, "a worker that has made something")
+        (pid,) = re.findall(rf"worker {re.escape(name)} started \(pid (\d+)\)", producer.output)
+        return psutil.Process(int(pid))
 
     def broker(self, address: str, *flags: str) -> Any:
         """Start ``dfserve broker`` with a ledger in the test's folder, and wait until it is ready."""
@@ -104,14 +131,14 @@ class Rig:
         return report
 
     def read(self, source: Iterable[Any], events: dict[int, Callable[[], Any]] | None = None) -> list[tuple[Any, ...]]:
-        """Read an epoch; call ``events[n]`` when n datapoints are here."""
+        """Read an epoch; call ``events[n]`` when n datapoints are here, and again at the next one if it says LATER."""
         rows = []
         due = dict(events or {})
         for number, which, drawn, array in source:
             assert (array == number % 256).all(), f"{number} arrived damaged"
             rows.append((number, which, drawn))
-            if (event := due.pop(len(rows), None)) is not None:
-                event()
+            if (event := due.pop(len(rows), None)) is not None and event() is self.LATER:
+                due[len(rows) + 1] = event
         assert not due, f"only {len(rows)} datapoints"
         return rows
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,18 @@ from dfserve.dataflow import DataFlow, DataFromList
 
 
 class Numbers(DataFlow):
-    """``count`` datapoints [number, array of ``nbytes`` bytes filled with the number's low byte]."""
+    """``count`` datapoints [number, array of ``nbytes`` bytes filled with the number's low byte].
 
-    def __init__(self, start: int, count: int, nbytes: int, pause: float, fail_at: int) -> None:
+    Before item ``hold_at`` it waits for the file ``hold_until``: what a test does meanwhile is done in mid-stream, be
+    the test ever so slow.
+    """
+
+    def __init__(
+        self, start: int, count: int, nbytes: int, pause: float, fail_at: int, hold_at: int, hold_until: str
+    ) -> None:
         self.range = range(start, start + count)
         self.nbytes, self.pause, self.fail_at = nbytes, pause, fail_at
+        self.hold_at, self.hold_until = hold_at, Path(hold_until)
 
     def __len__(self) -> int:
         return len(self.range)
@@ -30,6 +37,8 @@ class Numbers(DataFlow):
         for position, number in enumerate(self.range):
             if position == self.fail_at:
                 raise ValueError(f"item {position} is rotten")
+            while position == self.hold_at and not self.hold_until.exists():
+                time.sleep(0.01)
             if self.pause:
                 time.sleep(self.pause)
             yield [number, np.full(self.nbytes, number % 256, dtype=np.uint8)]
@@ -48,8 +57,16 @@ def asleep() -> Asleep:
     return Asleep()
 
 
-def numbers(start: int = 0, count: int = 100, nbytes: int = 1000, pause: float = 0.0, fail_at: int = -1) -> Numbers:
-    return Numbers(start, count, nbytes, pause, fail_at)
+def numbers(
+    start: int = 0,
+    count: int = 100,
+    nbytes: int = 1000,
+    pause: float = 0.0,
+    fail_at: int = -1,
+    hold_at: int = -1,
+    hold_until: str = "",
+) -> Numbers:
+    return Numbers(start, count, nbytes, pause, fail_at, hold_at, hold_until)
 
 
 def batches(nbytes: int = 38_535_168) -> DataFlow:
@@ -65,6 +82,12 @@ def pictures(count: int = 400) -> DataFlow:
 def unpicture(folder: str) -> list[Any]:
     """A factory that fails while it is called."""
     raise OSError(f"{folder} is not mounted")
+
+
+def say(line: str) -> None:
+    """Write a line at once, so that none of another process comes between it and its end, as with print()."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def consume() -> None:
@@ -92,21 +115,21 @@ def consume() -> None:
     )
     with source:
         source.reset_state()
-        print("ready", flush=True)
+        say("ready")
         try:
             read(source, options)
         except Exception as error:
-            print(json.dumps({"error": type(error).__name__, "text": str(error)}), flush=True)
+            say(json.dumps({"error": type(error).__name__, "text": str(error)}))
             sys.exit(3)
-        print(json.dumps({"end": "clean", "in_doubt": source.in_doubt, "errors": source.errors}), flush=True)
+        say(json.dumps({"end": "clean", "in_doubt": source.in_doubt, "errors": source.errors}))
 
 
 def read(source: RemoteDataZMQ, options: argparse.Namespace) -> None:
     for position, (number, array) in enumerate(source, 1):
         assert (array == number % 256).all(), f"{number} arrived damaged"
-        print(f"[{number}]", flush=True)
+        say(f"[{number}]")
         if position == options.hang_after:
-            print("holding", flush=True)
+            say("holding")
             time.sleep(3600)
         if position == options.stop_after:
             return
@@ -114,5 +137,4 @@ def read(source: RemoteDataZMQ, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     consume()

@@ -86,17 +86,20 @@ def test_senders_that_host_their_brokers_are_all_read(start: Make, until: Make, 
 
 
 def test_when_one_broker_is_killed_the_other_goes_on_and_one_that_comes_back_is_joined_again(
-    start: Make, produce: Make, run_broker: Make, brokers: list[Any], until: Make
+    start: Make, produce: Make, run_broker: Make, brokers: list[Any], until: Make, tmp_path: Path
 ) -> None:
     one, two = brokers
     trainer = _trainer(start, brokers)
+    killed = tmp_path / "killed"  # until then neither sends all, however long the other takes to start
+    common = {"count": 3000, "nbytes": 20_000, "pause": 0.002, "hold_at": 1500, "hold_until": str(killed)}
     producers = [
-        produce(one.address, "data-1", "--passes", "1", count=3000, nbytes=20_000, pause=0.002),
-        produce(two.address, "data-2", "--passes", "1", start=10_000, count=3000, nbytes=20_000, pause=0.002),
+        produce(one.address, "data-1", "--passes", "1", **common),
+        produce(two.address, "data-2", "--passes", "1", start=10_000, **common),
     ]
     until(lambda: max(_numbers(trainer), default=0) > 10_200 and min(_numbers(trainer)) < 100, "datapoints of both")
     two.program.kill()
     so_far = len(_below(10_000, _numbers(trainer)))
+    killed.touch()
     until(lambda: len(_below(10_000, _numbers(trainer))) > so_far + 200, "more of the one that is there")
     again = run_broker(binds=(two.address,))
     assert [producer.wait() for producer in producers] == [0, 0]
@@ -117,7 +120,7 @@ def test_when_one_broker_is_killed_and_stays_away_the_end_is_an_error_that_names
     endless = produce(two.address, "data-2", count=1000, start=10_000, pause=0.002)
     for each in (producer, endless):  # so that the trainer's timeout counts from where both are there
         each.wait_until_said("started (pid")
-    trainer = _trainer(start, brokers, "--timeout", "10")
+    trainer = _trainer(start, brokers, "--timeout", "20")
     until(lambda: max(_numbers(trainer), default=0) > 10_000, "datapoints of the one that will be killed")
     two.program.kill()
     assert producer.wait() == 0
@@ -130,13 +133,16 @@ def test_when_one_broker_is_killed_and_stays_away_the_end_is_an_error_that_names
 
 
 def test_a_broker_that_is_stopped_holds_up_no_other_and_goes_on_when_it_does(
-    start: Make, produce: Make, brokers: list[Any], until: Make
+    start: Make, produce: Make, brokers: list[Any], until: Make, tmp_path: Path
 ) -> None:
     one, two = brokers
     trainer = _trainer(start, brokers)
-    slow = produce(two.address, "data-2", "--passes", "1", start=10_000, count=2000, nbytes=20_000, pause=0.001)
+    stopped = tmp_path / "stopped"
+    held = {"count": 2000, "nbytes": 20_000, "pause": 0.001, "hold_at": 1000, "hold_until": str(stopped)}
+    slow = produce(two.address, "data-2", "--passes", "1", start=10_000, **held)
     until(lambda: _numbers(trainer), "datapoints")
     two.program.signal(signal.SIGSTOP)
+    stopped.touch()
     fast = produce(one.address, "data-1", "--passes", "1", count=2000, nbytes=20_000)
     until(lambda: len(_below(10_000, _numbers(trainer))) == 2000, "all of the other's datapoints")
     assert trainer.process.poll() is None

@@ -37,7 +37,8 @@ def test_what_lies_in_shared_memory_is_not_compressed(run_broker: Start) -> None
     broker = run_broker()
     noise = np.random.default_rng(0).integers(0, 256, NBYTES, np.uint8)
     send_dataflow_zmq([[number, noise] for number in range(3000)], broker.address, passes=1, compression="zstd")
-    assert ratio(broker) < 0.5  # all but the first block, which may have been begun before the memory was mapped
+    # All but what was made before the memory was mapped: a block, or if the broker is slow then 32 of these 60 MB.
+    assert ratio(broker) < 0.8
     with RemoteDataZMQ(broker.address, bind=False, timeout=60) as consumer:
         assert [number for number, _ in consumer] == list(range(3000))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,11 +65,17 @@ def test_a_consumer_that_binds_hosts_the_broker_and_producers_connect_to_it(
     assert Counter(_numbers(trainer)) == _all(1)
 
 
-def test_a_sender_that_binds_hosts_the_broker_and_each_rank_has_a_share(start: Start, address: str) -> None:
-    call = f"dfserve.send_dataflow_zmq(pipes.numbers(count={ITEMS}), {address!r}, bind=True, passes=1)"
-    # Slow enough for both to have found the broker, which they look for once a second, before the pass is over.
-    ranks = [start("pipes.py", address, "--pause", "0.02") for _ in range(2)]
+def test_a_sender_that_binds_hosts_the_broker_and_each_rank_has_a_share(
+    start: Start, address: str, tmp_path: Path
+) -> None:
+    joined = tmp_path / "joined"  # a rank that comes when the sender has ended finds nobody
+    numbers = f"pipes.numbers(count={ITEMS}, hold_at=0, hold_until={str(joined)!r})"
+    ranks = [start("pipes.py", address) for _ in range(2)]
+    call = f"dfserve.send_dataflow_zmq({numbers}, {address!r}, bind=True, passes=1)"
     sender = start("-c", f"import dfserve, pipes; {call}")
+    for rank in ranks:
+        rank.wait_until_said("ready")
+    joined.touch()
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert sender.wait() == 0
     assert Counter(n for rank in ranks for n in _numbers(rank)) == _all(1)

@@ -60,7 +60,7 @@ for number, end in enumerate(json.loads(sys.argv[1])):
         digits.main(sys.argv[2:])
         os._exit(0)
     _, status = os.waitpid(life, 0)
-    print(f"life {number} ended: {os.waitstatus_to_exitcode(status)}", flush=True)
+    print(f"life {number} ended: {os.waitstatus_to_exitcode(status)}\\n", end="", flush=True)  # in one write
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from typing import Any
 
@@ -17,15 +16,16 @@ def test_workers_are_killed_again_and_again_and_then_their_whole_daemon(rig: Any
     others: list[Any] = []
 
     def kill_one() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it was killed before, and is reaped in this moment
-            rig.until(first.children, "a worker")[0].kill()
+        victim = rig.until(first.children, "a worker")[0]
+        victim.kill()
+        rig.until(lambda: victim not in first.children(), "it to be reaped, or it might be the next victim")
 
     def replace_all() -> None:
         others.append(rig.produce(address, workers=2, n=N, nbytes=4000))
         first.kill()
 
     events = dict.fromkeys(range(100, 900, 100), kill_one)
-    rows = rig.read(source, {**events, 1000: replace_all, 1200: lambda: rig.workers(others[0], 2)[0].kill()})
+    rows = rig.read(source, {**events, 1000: replace_all, 1200: lambda: rig.kill_a_worker(others[0], 2)})
     assert rig.multiset(rows) == rig.whole(N)
     report = rig.report_of(source, 0)
     assert (report["delivered"], report["filtered"]) == (N - rig.filtered(N), rig.filtered(N))
@@ -43,7 +43,7 @@ def test_a_worker_that_is_stopped_past_its_lease_loses_it_and_its_late_blocks_ar
 
     def stop() -> None:
         rig.until(lambda: rig.metric(metrics_port, "dfserve_producers") == 2, "both workers")
-        stopped.append(rig.workers(producer, 2)[0])
+        stopped.append(rig.a_busy_worker(producer, metrics_port))  # another may not be leased anything before it stops
         stopped[0].suspend()
 
     def go_on() -> None:

@@ -52,7 +52,7 @@ def test_a_peer_that_floods_and_never_reads_does_not_grow_the_brokers_memory(
     assert rss[1] - rss[0] < GROWTH, f"{flood}: {(rss[1] - rss[0]) / FLOOD:.0f} bytes kept of each message"
 
 
-def test_reports_of_failures_are_charged_what_they_hold(run_broker: Start, stranger: Start) -> None:
+def test_reports_of_failures_are_charged_what_they_hold(run_broker: Start, stranger: Start, until: Any) -> None:
     budget = 8 * MIB
     broker = run_broker("--queue-bytes", str(budget))
     peer = stranger(broker.address)
@@ -69,13 +69,16 @@ def test_reports_of_failures_are_charged_what_they_hold(run_broker: Start, stran
     for sequence in range(fit + 1, fit + 1500):
         peer.say(dataclasses.replace(fail, seq=sequence))  # without credit: dropped, and asked for a new hello
     peer.hear(m.Who)
-    assert broker.rss - before < budget + 100 * MIB
+    peer.send(b"that was all")
+    until(lambda: broker.bad()["frames"] == 1, "the broker to have read it all")
+    # libzmq reads a thousand of them ahead, if the broker is slow; that comes back.
+    until(lambda: broker.rss - before < budget + 100 * MIB, "what was dropped to take no memory")
     assert broker.total("dfserve_errors_total") == fit
 
 
 SKIPPING = """
 import sys, dfserve
-source = dfserve.RemoteDataZMQ(sys.argv[1], bind=False, timeout=15, on_error="skip")
+source = dfserve.RemoteDataZMQ(sys.argv[1], bind=False, timeout=60, on_error="skip")
 with source:
     source.reset_state()
     print("ready", flush=True)

@@ -150,6 +150,7 @@ def test_a_broker_is_live_and_ready_and_while_it_drains_only_live(
     produce(broker.address, "data-0", nbytes=100_000)
     consumer = start("pipes.py", broker.address, "--hang-after", "1")
     consumer.wait_until_said("holding")
+    broker.wait_for("dfserve_queue_occupancy_ratio", 0.5)  # or it might have nothing to wait for, and end
     broker.program.signal(signal.SIGTERM)
     until(lambda: _status(broker.metrics_port, "/readyz") == 503, "the broker to say that it is draining")
     assert _status(broker.metrics_port, "/livez") == 200
@@ -164,9 +165,11 @@ def test_a_producer_serves_the_metrics_of_its_workers(
     producer = produce(broker.address, "data-0", "--workers", "2", "--metrics-port", "0", count=10, nbytes=100_000)
     port = _metrics_port(producer)
     assert _status(port, "/livez") == 200
-    consumer = start("pipes.py", broker.address, "--stop-after", "100")
-    assert consumer.wait() == 0
-    until(lambda: scrape(port).total("dfserve_worker_blocked_seconds_total") > 0, "both workers to be blocked")
+    consumer = start("pipes.py", broker.address, "--pause", "0.005")
+    until(lambda: _count(consumer) >= 100, "datapoints")
+    # It goes on: a worker knows how long it was blocked when it is not any more, and says it once a second.
+    until(lambda: scrape(port).total("dfserve_worker_blocked_seconds_total") > 0, "a worker to have been blocked")
+    until(lambda: scrape(port).total("dfserve_worker_datapoints_total") >= 100, "them to be counted")
     page = scrape(port)
     assert page.total("dfserve_workers") == 2
     for name in ("datapoints", "bytes", "passes"):
@@ -181,7 +184,7 @@ def test_slow_clients_of_the_pages_hold_up_no_probe_no_restart_and_no_end(
     run_broker: Start, produce: Start, until: Any
 ) -> None:
     broker = run_broker("--grace", "500ms")
-    producer = produce(broker.address, "data-0", "--metrics-port", "0", "--grace", "500ms", count=10)
+    producer = produce(broker.address, "data-0", "--metrics-port", "0", count=10)
     ports = (_metrics_port(producer), broker.metrics_port)
     with _dripping(*ports), _connected(ports[0]) as silent:
         assert [_status(port, "/livez") for port in ports] == [200, 200]
