@@ -7,7 +7,7 @@ import signal
 
 import click
 
-from dfserve.cli.signals import leave
+from dfserve.cli.signals import insist, leave
 from dfserve.cli.types import BITRATE, DURATION, RATE, WORKERS
 
 
@@ -127,6 +127,7 @@ def bench(
     from dfserve.producer.factory import build, load_factory, parse_args
 
     signal.signal(signal.SIGTERM, leave)
+    insist()
     make, given = load_factory(factory), parse_args(arguments)
     with calling(factory):
         flow = build(make, given)

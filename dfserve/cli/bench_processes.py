@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from dfserve import errors
+from dfserve.cli.signals import insist
 from dfserve.deathbed import die_with
 from dfserve.errors import DfserveError, WorkerLost
 from dfserve.signal_names import signal_name
@@ -27,7 +28,6 @@ TURN = 0.02  # seconds between two looks at whether it has
 # Wait until a child is known to its parent, and has handlers of its own: in what Python does after a fork an exception
 # would be lost.
 HELD = {signal.SIGTERM, signal.SIGINT}
-AGAIN = 0.01  # seconds until a process that was told to end tries once more
 FIELDS = 5  # of a slot: datapoints, when the last one came, seconds waited; datapoints weighed, their bytes
 # What a child may raise here under its own name; anything else is a DfserveError with that text.
 NAMED = ("AddressInUse", "BrokerLost", "ConfigError", "FactoryError", "PipelineError", "Starved", "WorkerLost")
@@ -101,8 +101,7 @@ class Processes:
         status = 1
         try:
             signal.signal(signal.SIGTERM, _exit)
-            signal.signal(signal.SIGALRM, _exit)
-            sys.unraisablehook = _exit_soon
+            insist()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
             die_with(self._parent, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -152,14 +151,6 @@ class Processes:
 
 def _exit(_signum: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
-
-
-def _exit_soon(unraisable: Any) -> None:
-    """Exit a moment later where Python cannot now: a signal came while memory was given back, in a finaliser."""
-    if unraisable.exc_type is SystemExit:
-        signal.setitimer(signal.ITIMER_REAL, AGAIN)
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 def _error(name: str, text: str) -> DfserveError:

@@ -140,6 +140,7 @@ class _Window:
         while True:
             behind = sum(now.count <= then.count for now, then in zip(tallies, beyond, strict=False))
             now = time.monotonic()
+            self._show(what, 0.0 if what else _rate(self._first, tallies))
             if now - started >= seconds and not behind:
                 return
             if now - heard > self._settings.timeout:
@@ -150,7 +151,6 @@ class _Window:
             before, tallies = tallies, self._tallies.read()
             if sum(tally.count for tally in tallies) > sum(tally.count for tally in before):
                 heard = time.monotonic()
-            self._show(what, 0.0 if what else _rate(self._first, tallies))
 
     def _cpu_now(self) -> list[tuple[float, float]]:
         return cpu_seconds([child.pid for child in self._watched])

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from dfserve.cli.signals import insist
 from dfserve.cli.types import DURATION, human_bytes
 
 REFRESH = 0.5  # seconds between updates on a terminal
@@ -148,6 +149,7 @@ def consume(
     from dfserve.consumer.remote import RemoteDataZMQ
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was counted is said
+    insist()
     meter = Meter(as_json)
     with RemoteDataZMQ(
         addresses, bind=False, pipeline=pipeline, group=group, min_producers=min_producers, timeout=timeout, keys=keys

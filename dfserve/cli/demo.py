@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from dfserve.cli.signals import leave
+from dfserve.cli.signals import insist, leave
 from dfserve.errors import ConfigError
 
 NEEDED = ("cv2", "prometheus_client")  # for any folder; the default photographs need scikit-image too
@@ -42,6 +42,7 @@ def demo(folder: Path | None) -> None:
     from dfserve.cli.demo_run import run
 
     signal.signal(signal.SIGTERM, leave)
+    insist()
     with tempfile.TemporaryDirectory(prefix="dfserve-demo-") as made:
         work = Path(made)
         chosen = _default_photos(work / "photos") if folder is None else folder.expanduser().absolute()

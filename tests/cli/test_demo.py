@@ -24,14 +24,25 @@ PHOTOS = ROOT / "examples" / "photos"
 PATIENCE = 90.0  # seconds: a hang becomes a failure
 
 
-class Demo:
-    """A running demo, the folder that it writes to and the one for its temporary files."""
+ENDLESS = """
+from dfserve.cli import demo_run, main
+demo_run.IMAGES, demo_run.SECONDS = 10**9, 3600.0
+main()
+"""
 
-    def __init__(self, cwd: Path, *arguments: str) -> None:
+
+class Demo:
+    """A running demo, the folder that it writes to and the one for its temporary files.
+
+    Args:
+        endless: it has not ended when it is told to, however late that is.
+    """
+
+    def __init__(self, cwd: Path, *arguments: str, endless: bool = False) -> None:
         self.cwd, self.temporary = cwd, cwd / "temporary"
         self.temporary.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dfserve.cli", "demo", *arguments],
+            [sys.executable, *(["-c", ENDLESS] if endless else ["-m", "dfserve.cli"]), "demo", *arguments],
             cwd=cwd,
             env={
                 **os.environ,
@@ -78,8 +89,8 @@ class Demo:
 def start(tmp_path: Path) -> Iterator[Any]:
     started: list[Demo] = []
 
-    def _start(*arguments: str) -> Demo:
-        demo = Demo(tmp_path, *arguments)
+    def _start(*arguments: str, **options: bool) -> Demo:
+        demo = Demo(tmp_path, *arguments, **options)
         started.append(demo)
         guard = threading.Timer(PATIENCE, demo.process.kill)  # ends the reading of a demo that hangs
         guard.daemon = True
@@ -91,14 +102,13 @@ def start(tmp_path: Path) -> Iterator[Any]:
         demo.process.kill()
         demo.process.communicate()
         for left in demo.family:
-            if left.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end at this moment
                 left.kill()
 
 
 def test_everything_produced_is_delivered_and_shown_and_nothing_is_left_behind(start: Any) -> None:
     demo = start()
-    lines = demo.lines_until("queue")
-    demo.await_family(5)
+    demo.await_family(5)  # from the beginning, so that none has ended before it was seen
     rest, errors = demo.end()
     assert demo.process.returncode == 0, errors
     assert len(demo.family) == 5, "a broker, two producers and a worker of each"
@@ -107,12 +117,12 @@ def test_everything_produced_is_delivered_and_shown_and_nothing_is_left_behind(s
     )
     assert numbers is not None, rest
     total, first, second, delivered, trained = map(int, numbers.groups())
-    said = re.match(r"(\d+) photographs of \d+ classes; each producer sends (\d+) passes", lines[0])
+    said = re.match(r"(\d+) photographs of \d+ classes; each producer sends (\d+) passes", rest)
     assert said is not None
     photographs, passes = map(int, said.groups())
     assert total == first + second == delivered == trained
-    assert max(first, second) <= photographs * passes
-    assert min(first, second) > photographs
+    assert 0 < min(first, second) <= max(first, second) <= photographs * passes
+    assert "queue" in rest
     assert re.search(r"bottleneck: the (trainer|pipelines|last hop) \(.*waited \d+%", rest)
     sheet = cv2.imread(str(demo.cwd / "dfserve-demo.png"))
     assert sheet is not None
@@ -121,17 +131,19 @@ def test_everything_produced_is_delivered_and_shown_and_nothing_is_left_behind(s
     assert demo.left_over() == ([], [])
 
 
-def test_a_folder_of_any_shape_with_photographs_will_do(start: Any) -> None:
-
+def test_a_folder_of_any_shape_with_photographs_will_do_and_is_passed_over_again_and_again(start: Any) -> None:
     demo = start(str(PHOTOS))
     rest, errors = demo.end()
     assert demo.process.returncode == 0, errors
-    assert re.search(r"produced (\d+) .* = delivered \1 = trained on \1;", rest), rest
+    produced = re.search(r"produced (\d+) \(data-1 (\d+), data-2 (\d+)\) = delivered \1 = trained on \1;", rest)
+    assert produced is not None, rest
+    # Of so few photographs a slow machine, too, sends more than one pass in the time that a producer has.
+    assert min(int(produced[2]), int(produced[3])) > len(list(PHOTOS.iterdir()))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_told_to_stop_takes_everything_with_it(start: Any, signum: signal.Signals) -> None:
-    demo = start()
+    demo = start(endless=True)
     demo.lines_until("queue")
     demo.process.send_signal(signum)
     _, errors = demo.end()
@@ -141,7 +153,7 @@ def test_a_demo_that_is_told_to_stop_takes_everything_with_it(start: Any, signum
 
 
 def test_a_demo_that_is_killed_leaves_no_process(start: Any) -> None:
-    demo = start()
+    demo = start(endless=True)
     demo.lines_until("queue")
     demo.process.kill()
     demo.end()

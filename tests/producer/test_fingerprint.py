@@ -223,6 +223,6 @@ def test_a_name_that_is_no_utf_8_is_taken() -> None:
 
 def test_a_million_files_take_seconds_at_most() -> None:
     million = DataFromList([(f"/data/imagenet/train/n{number:08d}.jpg", number) for number in range(1_000_000)])
-    began = time.monotonic()
+    began = time.process_time()  # whatever else the machine has to do
     of(million)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20

@@ -22,9 +22,10 @@ from dfserve import (
     RemoteDataZMQ,
     send_dataflow_zmq,
 )
+from dfserve.broker import core as core_module
 from dfserve.dataflow import DataFlow
 from dfserve.producer import sender as sender_module
-from dfserve.testing import LocalBroker
+from dfserve.testing import TIMEOUT, LocalBroker
 
 MIB = 1 << 20
 
@@ -96,7 +97,9 @@ def test_an_array_over_the_largest_frame_names_that_flag() -> None:
         broker.send([[np.zeros(MIB + 1, np.uint8)]])
 
 
-def test_small_datapoints_fit_the_smallest_budget_whatever_their_size() -> None:
+def test_small_datapoints_fit_the_smallest_budget_whatever_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLUSH", "COMPANY", "HOLD"):  # blocks that a busy machine sends before they are full take more room
+        monkeypatch.setattr(sender_module, name, 30.0)
     with LocalBroker(queue_bytes=MIB) as broker, broker.consumer() as consumer:
         consumer.reset_state()
         for size in (100, 1000, 30_000):
@@ -175,7 +178,11 @@ def test_the_name_of_this_machine_can_be_set(monkeypatch: pytest.MonkeyPatch, br
 SLOW = 30  # datapoints, each made when the one before was received and a while has passed
 
 
-def test_a_datapoint_that_comes_alone_waits_neither_for_the_next_one_nor_for_a_heartbeat(broker: LocalBroker) -> None:
+def test_a_datapoint_that_comes_alone_waits_neither_for_the_next_one_nor_for_a_heartbeat(
+    broker: LocalBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (sender_module, core_module):  # the broker's heartbeat wakes the sender, too
+        monkeypatch.setattr(module, "BEAT", 2 * TIMEOUT)  # longer than the consumer waits for a datapoint
     wanted: queue.Queue[int] = queue.Queue()
 
     def slowly() -> Iterator[list[int]]:
@@ -186,11 +193,9 @@ def test_a_datapoint_that_comes_alone_waits_neither_for_the_next_one_nor_for_a_h
     with broker.consumer() as consumer:
         sender = threading.Thread(target=broker.send, args=(slowly(),), daemon=True)
         sender.start()
-        started = time.monotonic()
         for number in range(SLOW):
             wanted.put(0)
             assert next(consumer) == [number]
-        assert time.monotonic() - started < 0.6 * SLOW, "they waited for the heartbeat, which comes once a second"
         sender.join(30)
 
 

@@ -262,5 +262,5 @@ def test_a_worker_dies_with_its_supervisor(broker: LocalBroker, until: Until) ->
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it ends between the opening and the reading
         return False

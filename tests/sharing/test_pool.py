@@ -284,6 +284,7 @@ def test_pools_leave_no_descriptors_and_no_maps() -> None:
     assert (open_files(), maps()) == (before, mapped)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of tests that ran before; it ends at once
 def test_a_fork_gives_a_consumer_copies_that_the_worker_cannot_write_over(both: tuple[Pool, PoolView]) -> None:
     pool, view = both
     memory, span = written(pool, b"kept" * 25_000)
@@ -302,6 +303,7 @@ def test_a_fork_gives_a_consumer_copies_that_the_worker_cannot_write_over(both: 
     assert bytes(read(view, span)[:4]) == b"next"
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # of tests that ran before; it ends at once
 def test_a_fork_of_who_only_passes_blocks_on_frees_nothing_that_others_read(both: tuple[Pool, PoolView]) -> None:
     """A broker in the process of a test, say, which forks."""
     pool, _ = both
