@@ -204,7 +204,7 @@ def test_what_is_bound_can_be_connected_to(address, pull, push, tmp_path):
     bound = endpoints.bind(pull, parse(f"ipc://{tmp_path}/s" if address == "path" else address))
     endpoints.connect(push, parse(bound))
     push.send(b"hello")
-    assert pull.poll(10_000)
+    assert pull.poll(60_000)
     assert pull.recv() == b"hello"
 
 

@@ -35,7 +35,8 @@ def package_files() -> dict[str, Path]:
 
 
 MODULES = package_files()
-DESCRIBED = list(MODULES.values()) + [
+# In an order that is the same in every process of pytest-xdist.
+DESCRIBED = sorted(MODULES.values()) + [
     path for folder in ("benchmarks", "deploy", "examples") for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 

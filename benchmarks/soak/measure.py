@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks import rounds
 from benchmarks.group import Chosen, Group
-from benchmarks.processes import figures_of, free_port, logs, started
+from benchmarks.processes import PeerFailed, figures_of, free_port, logs, started
 from benchmarks.rounds import Figures, Results
 from benchmarks.soak.table import draw, markdown
 from benchmarks.transport.cases import CASES
@@ -20,6 +20,7 @@ from benchmarks.transport.measure import PEER, between
 SIDES = ("ours", "tcp", "standalone")
 LOOKS = 600  # in all, at most
 EVERY = 0.2  # seconds between two of them, at least
+LEAST = 3  # looks: fewer are no course
 
 
 def run(chosen: Chosen) -> Results:
@@ -32,7 +33,11 @@ def run(chosen: Chosen) -> Results:
 
 
 def soaked(case: str, side: str, seconds: float) -> Figures:
-    """Run one side for a time, and return its figures with the samples of its processes' memory."""
+    """Run one side for a time, and return its figures with the samples of its processes' memory.
+
+    Raises:
+        PeerFailed: it was over before its memory could be looked at, as on a machine that stood still for a moment.
+    """
     address = f"tcp://127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(logs())
@@ -46,8 +51,11 @@ def soaked(case: str, side: str, seconds: float) -> Figures:
             samples.append({"seconds": time.monotonic() - began, **sample})
             time.sleep(max(EVERY, seconds / LOOKS))
         figures = figures_of(consumer, 0.0)
+        looks = [sample for sample in samples if len(sample) > 1]
+        if len(looks) < LEAST:
+            raise PeerFailed(f"{side} was over after {len(looks)} looks at its memory")
     figures["bytes"] = figures["items"] * CASES[case].nbytes
-    return {**figures, "samples": [sample for sample in samples if len(sample) > 1]}  # type: ignore[dict-item]
+    return {**figures, "samples": looks}  # type: ignore[dict-item]
 
 
 def resident(producer: int, consumer: int, between: list[int]) -> dict[str, int]:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from dfserve.dataflow import rng
+
 PHOTOS = {"n01440764": ["astronaut", "chelsea"], "n01443537": ["coffee", "rocket", "retina"]}
+
+
+@pytest.fixture(autouse=True)
+def _no_fixed_seed() -> Iterator[None]:
+    """A seed is the whole process's: neither an earlier test's is to be here, nor this one's in a later one."""
+    rng.take_place(rng.Place())
+    yield
+    rng.take_place(rng.Place())
 
 
 @pytest.fixture(scope="session")

@@ -249,6 +249,13 @@ def place(array: Any) -> int:
     return address
 
 
+@pytest.fixture
+def _no_garbage() -> None:
+    """Large memory in the garbage of earlier tests would be used again from the middle of this one on."""
+    gc.collect()
+
+
+@pytest.mark.usefixtures("_no_garbage")
 def test_large_memory_is_used_again_when_nothing_refers_to_it_and_not_before() -> None:
     array = blank_array((RECYCLED,), np.dtype("u1"))
     part = array[100:].reshape(-1, 2)[::3]
@@ -279,12 +286,14 @@ def test_batches_that_are_kept_stay_as_they_were() -> None:
     assert [batch[:, 0, 0].tolist() for _, batch in kept] == [[2 * number, 2 * number + 1] for number, _ in kept]
 
 
+@pytest.mark.usefixtures("_no_garbage")
 def test_a_steady_loop_uses_the_same_memory_again_and_again() -> None:
     source = InBlocks([images(1, n, 1200) for n in range(40)])
     places = [place(images) for images, _ in BatchData(source, 2)]
     assert len(set(places)) <= 3
 
 
+@pytest.mark.usefixtures("_no_garbage")
 def test_batches_of_single_datapoints_use_large_memory_again_too() -> None:
     arrays = [np.full((1200, 1200), n, "u1") for n in range(8)]
     places = set()
@@ -295,6 +304,7 @@ def test_batches_of_single_datapoints_use_large_memory_again_too() -> None:
     assert len(places) <= 3
 
 
+@pytest.mark.usefixtures("_no_garbage")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the child uses no thread
 def test_a_forked_childs_end_leaves_its_parents_batch_alone() -> None:
     (batch, _), *_ = BatchData(InBlocks([images(1, n, 1200) for n in range(2)]), 2)

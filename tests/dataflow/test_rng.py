@@ -7,7 +7,6 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,6 @@ from dfserve.dataflow.rng import PhiloxState, Place, take_place, worker_places
 from dfserve.errors import ConfigError
 
 words = st.integers(0, 2**64 - 1)
-
-
-@pytest.fixture(autouse=True)
-def _no_seed_afterwards() -> Iterator[None]:
-    yield
-    take_place(Place())
 
 
 FORKS = """

@@ -96,8 +96,8 @@ def hasty() -> Patience:
 
 @pytest.fixture
 def impatient() -> Patience:
-    """What gives a silent server up soon; one that is only late, as on a busy machine, is not silent yet."""
-    return Patience(rounds=2, pause=0.001, pace=Pace(silence=3.0))
+    """What gives a silent server up once, and soon; one that is only late, as on a busy machine, is not silent yet."""
+    return Patience(rounds=1, pause=0.001, pace=Pace(silence=8.0))
 
 
 Answer = Callable[["_Visit"], None]

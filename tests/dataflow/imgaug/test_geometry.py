@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfserve.dataflow import imgaug
+from dfserve.dataflow import fix_rng_seed, imgaug
 from dfserve.errors import ConfigError
 
 IMAGE = np.random.RandomState(0).randint(0, 256, (41, 41)).astype(np.uint8)
@@ -24,6 +24,7 @@ def angle_of(tfm: imgaug.WarpAffineTransform) -> float:
 
 def test_a_quarter_turn_about_the_middle_moves_whole_pixels() -> None:
     rotation = imgaug.Rotation(180, center_range=(0.5, 0.5), step_deg=90)
+    rotation.rng = np.random.RandomState(0)
     seen = set()
     for _ in range(40):
         tfm = rotation.get_transform(IMAGE)
@@ -55,6 +56,7 @@ def test_shear_scale_and_shift_keep_to_their_ranges() -> None:
     img = np.zeros((30, 60), np.uint8)
     axes = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     lean, size, dx, dy = [], [], [], []
+    fix_rng_seed(0)  # one run in a thousand would not come as close to the ends of the ranges
     for _ in range(300):
         start, x, y = imgaug.Affine(shear=20).get_transform(img).apply_coords(axes)
         assert x - start == pytest.approx([1, 0])

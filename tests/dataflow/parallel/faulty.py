@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import sys
@@ -52,8 +53,9 @@ def hanging(kind: str) -> None:
 
 
 def running(kind: str) -> None:
-    """Iterate for long."""
-    for number, _ in enumerate(made(kind, p.numbers(1000), p.slow)):
+    """Iterate without end: whoever is to interrupt it may be late."""
+    ds = made(kind, p.numbers(1000), p.slow)
+    for number, _ in enumerate(itertools.chain.from_iterable(itertools.repeat(ds))):
         if number == 10:
             say("running")
 
@@ -66,7 +68,7 @@ def abandoned(kind: str) -> None:
             break
     say("running")
     del ds
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     say("collected")

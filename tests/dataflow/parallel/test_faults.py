@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -94,7 +95,10 @@ def test_a_worker_killed_while_it_waits_is_an_error(kind: str, signum: int, unti
 
 def left(pids: list[int]) -> list[psutil.Process]:
     """Wait for processes to end; return those that have not within the time allowed."""
-    family = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    family = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family.append(psutil.Process(pid))
     return list(psutil.wait_procs(family, timeout=PATIENCE)[1])
 
 

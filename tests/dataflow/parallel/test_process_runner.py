@@ -19,7 +19,7 @@ import pipelines as p
 import psutil
 import pytest
 
-from dfserve.dataflow import DataFromList, MapData, fix_rng_seed, rng
+from dfserve.dataflow import DataFromList, MapData, fix_rng_seed
 from dfserve.dataflow.parallel.process_runner import MultiProcessRunner, MultiProcessRunnerZMQ
 from dfserve.errors import ConfigError, DatapointError, DfserveError, PipelineError, WorkerLost
 
@@ -30,12 +30,6 @@ def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
     multiprocessing.set_start_method(request.param, force=True)
     yield request.param
     multiprocessing.set_start_method(before, force=True)
-
-
-@pytest.fixture
-def _no_seed_afterwards() -> Iterator[None]:
-    yield
-    rng.take_place(rng.Place())
 
 
 def run(ds: Any, num_proc: int = 1, hwm: int = 50) -> MultiProcessRunnerZMQ:
@@ -151,7 +145,6 @@ def test_workers_draw_different_numbers_from_every_kind_of_generator() -> None:
     assert all(len(set(column)) == 3 for column in columns)
 
 
-@pytest.mark.usefixtures("_no_seed_afterwards")
 def test_one_seed_repeats_what_all_workers_draw(start_method: str) -> None:
     def drawn(seed: int) -> set[tuple[int, ...]]:
         fix_rng_seed(seed)

@@ -17,7 +17,7 @@ from typing import Any
 import pipelines as p
 import pytest
 
-from dfserve.dataflow import DataFlow, DataFromList, MapData, RNGDataFlow, fix_rng_seed, rng
+from dfserve.dataflow import DataFlow, DataFromList, MapData, RNGDataFlow, fix_rng_seed
 from dfserve.dataflow.failures import key_of
 from dfserve.dataflow.parallel.thread_runner import MultiThreadRunner
 from dfserve.errors import ConfigError, DatapointError, DfserveError
@@ -42,7 +42,6 @@ def threads() -> list[threading.Thread]:
 @pytest.fixture(autouse=True)
 def _nothing_left(until: Until) -> Iterator[None]:
     yield
-    rng.take_place(rng.Place())
     gc.collect()
     until(lambda: not threads(), "the threads to end")
 
