@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIPES = Path(__file__).resolve().parent / "e2e"  # where pipes.py lies
-# Tests run beside others on two busy cores: how long an example takes says nothing about the code. CI, which decides what
-# lands, has the same examples each time; everybody else's run looks for new ones.
+# Tests run beside others on two busy cores: how long an example takes says nothing about the code. CI, which decides
+# what lands, has the same examples each time; everybody else's run looks for new ones.
 settings.register_profile(
     "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
