@@ -41,6 +41,8 @@ def threads() -> list[threading.Thread]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(until: Until) -> Iterator[None]:
+    gc.collect()  # an earlier test elsewhere may have left some in a cycle
+    until(lambda: not threads(), "earlier tests' threads to end")
     yield
     gc.collect()
     until(lambda: not threads(), "the threads to end")
