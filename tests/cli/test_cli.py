@@ -301,6 +301,30 @@ def test_consume_stops_after_its_seconds_also_while_it_waits_for_more(
     )
 
 
+NOTED = """
+import json, signal, sys
+from dfserve.cli import main
+real, loaded = signal.signal, []
+def noted(signum, handler):
+    loaded.append(sorted({"dfserve.client", "dfserve.consumer.blocks", "numpy", "zmq"} - set(sys.modules)))
+    return real(signum, handler)
+signal.signal = noted
+try:
+    main()
+finally:
+    print(json.dumps({"missing": loaded}))
+"""
+
+
+def test_consume_has_loaded_what_it_needs_before_a_signal_can_interrupt_it(start: Start) -> None:
+    """Python ends as of Ctrl-C where that came into an import, whoever caught it."""
+    consumer = start("-c", NOTED, "consume", "ipc://@nobody-at-all", "--json", "--seconds", "1ms")
+    assert consumer.wait() == 0
+    figures, noted = consumer.lines
+    assert figures["items"] == 0
+    assert noted == {"missing": [[], []]}  # of SIGTERM and SIGALRM
+
+
 def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledger(
     dfserve: Start, free_port: int
 ) -> None:
