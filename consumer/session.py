@@ -85,7 +85,7 @@ class Session:
         if bind:
             for address in addresses:
                 endpoints.warn_if_open(endpoints.parse(address), keys is not None)
-            self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys, meanwhile=_load)
+            self.broker = EmbeddedBroker(addresses, settings, metrics_port, keys, meanwhile=load)
         from dfserve.client import Connection  # not before a broker that is hosted loads beside it
 
         if self.broker is not None:
@@ -231,7 +231,8 @@ def listen(sessions: Sequence[Session], milliseconds: int) -> bool:
     return bool(poller.poll(milliseconds))
 
 
-def _load() -> None:
+def load() -> None:
+    """Load what a consumer needs from its first connection on."""
     for module in NEEDED:
         import_module(module)
 

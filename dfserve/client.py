@@ -67,7 +67,8 @@ class Connection:
         try:
             self._open()
         except BaseException:
-            self.close()
+            if hasattr(self, "socket"):  # else a signal's handler raised before there was one
+                self.close()
             raise
 
     def _open(self) -> None:

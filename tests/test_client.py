@@ -22,3 +22,13 @@ def test_a_broker_by_name_is_looked_for_less_often_since_each_time_asks_a_name_s
 ) -> None:
     with Connection(address) as connection:
         assert connection.socket.getsockopt(zmq.RECONNECT_IVL_MAX) == longest
+
+
+def test_an_interruption_before_there_is_a_socket_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(context: zmq.Context[zmq.Socket[bytes]], *_: object) -> None:
+        context.term()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zmq.Context, "socket", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Connection("ipc://@nobody")

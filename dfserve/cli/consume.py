@@ -147,7 +147,9 @@ def consume(
       dfserve consume tcp://127.0.0.1:8877 --seconds 10
     """
     from dfserve.consumer.remote import RemoteDataZMQ
+    from dfserve.consumer.session import load
 
+    load()  # now: Python ends as of Ctrl-C where that came into an import, whoever caught it
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was counted is said
     insist()
     meter = Meter(as_json)
@@ -162,7 +164,7 @@ def consume(
         finally:
             figures = meter.report(source.waited)
             click.echo(json.dumps(figures) if as_json else line(figures))
-    if seconds is not None and not meter.items and figures["seconds"] >= seconds:
+    if seconds is not None and not meter.items and figures["seconds"] >= round(seconds, 3):
         click.echo(
             f"nothing arrived within {seconds:g} s (--seconds): see that a broker is at {' and '.join(addresses)} and "
             f"that `dfserve produce` sends to it; --timeout in place of --seconds says who is missing",
@@ -173,11 +175,11 @@ def consume(
 @contextmanager
 def ended_after(seconds: float | None, started: float) -> Iterator[None]:
     """Interrupt what is done, as Ctrl-C does, so many seconds after ``started``: also a wait for what never comes."""
-    if seconds is not None:
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        left = max(1e-6, started + seconds - time.monotonic())  # 0 would be never
-        signal.setitimer(signal.ITIMER_REAL, left, AGAIN)
     try:
+        if seconds is not None:
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            left = max(1e-6, started + seconds - time.monotonic())  # 0 would be never
+            signal.setitimer(signal.ITIMER_REAL, left, AGAIN)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

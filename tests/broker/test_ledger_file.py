@@ -285,7 +285,7 @@ def test_a_larger_file_is_on_disk_before_it_takes_the_name_and_the_name_before_i
 def test_killed_brokers_leave_every_record_that_was_confirmed(path: Path, largest: int) -> None:
     done = subprocess.run(
         [sys.executable, str(ROUNDS), str(path), "20", str(largest)],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rounds = json.loads(done.stdout)

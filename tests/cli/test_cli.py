@@ -301,6 +301,30 @@ def test_consume_stops_after_its_seconds_also_while_it_waits_for_more(
     )
 
 
+NOTED = """
+import json, signal, sys
+from dfserve.cli import main
+real, loaded = signal.signal, []
+def noted(signum, handler):
+    loaded.append(sorted({"dfserve.client", "dfserve.consumer.blocks", "numpy", "zmq"} - set(sys.modules)))
+    return real(signum, handler)
+signal.signal = noted
+try:
+    main()
+finally:
+    print(json.dumps({"missing": loaded}))
+"""
+
+
+def test_consume_has_loaded_what_it_needs_before_a_signal_can_interrupt_it(start: Start) -> None:
+    """Python ends as of Ctrl-C where that came into an import, whoever caught it."""
+    consumer = start("-c", NOTED, "consume", "ipc://@nobody-at-all", "--json", "--seconds", "1ms")
+    assert consumer.wait() == 0
+    figures, noted = consumer.lines
+    assert figures["items"] == 0
+    assert noted == {"missing": [[], []]}  # of SIGTERM and SIGALRM
+
+
 def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledger(
     dfserve: Start, free_port: int
 ) -> None:
@@ -332,12 +356,14 @@ def test_the_folder_of_a_brokers_own_ledger_is_the_users_alone(dfserve: Start, f
     ]  # fmt: skip
 
 
-def test_a_broker_logs_who_comes_and_who_leaves(dfserve: Start, produce: Start, free_port: int) -> None:
+def test_a_broker_logs_who_comes_and_who_leaves(dfserve: Start, start: Start, produce: Start, free_port: int) -> None:
+    # A goodbye that a busy machine does not send within two seconds is given up.
+    patient = "import dfserve.client; dfserve.client.LINGER_MS = 60_000; "
     address, host = f"tcp://127.0.0.1:{free_port}", socket.gethostname()
     broker = dfserve("broker", "--bind", address)
     consumer = dfserve("consume", address, "--group", "mine")
     broker.wait_until_said("is here, of group 'mine' of pipeline 'default'")
-    producer = produce("mine:numbers", "--to", address, "--passes", "1")
+    producer = start("-c", patient + IN_FOLDER, "produce", "mine:numbers", "--to", address, "--passes", "1")
     assert (producer.wait(), consumer.wait()) == (0, 0)
     broker.wait_until_said(f"worker {host}/0 is here for pipeline 'default'")
     broker.wait_until_said(f"{host}/0 has left")
