@@ -28,7 +28,12 @@ def _again(unraisable: Any) -> None:
         return
     arguments = type(error), error.args
 
-    def late(_signum: int, _frame: FrameType | None) -> NoReturn:
+    def late(_signum: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is _again.__code__:  # on a machine that stood still; it would be swallowed here, for good
+                signal.setitimer(signal.ITIMER_REAL, AGAIN)
+                return
+            frame = frame.f_back
         kind, args = arguments
         raise kind(*args)
 
