@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,15 @@ from click.testing import CliRunner
 
 from dfserve.cli.demo import demo
 from dfserve.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _what_the_demo_sets_for_its_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back how signals are handled: in later tests of this process an interruption would come a second time."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("package", ["cv2", "prometheus_client", "skimage"])
