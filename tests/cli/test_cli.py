@@ -322,7 +322,7 @@ def test_consume_has_loaded_what_it_needs_before_a_signal_can_interrupt_it(start
     assert consumer.wait() == 0
     figures, noted = consumer.lines
     assert figures["items"] == 0
-    assert noted == {"missing": [[], []]}  # of SIGTERM and SIGALRM
+    assert noted["missing"][:2] == [[], []]  # of SIGTERM and SIGALRM; once more if it came in a finaliser
 
 
 def test_a_broker_that_cannot_write_where_nobody_asked_it_to_runs_without_a_ledger(
