@@ -453,7 +453,8 @@ def test_without_urllib3_the_error_says_what_to_install() -> None:
 
 def test_an_interrupt_ends_a_fetch_at_once(web: Any) -> None:
     late = web.late(DEADLINE, web.body(b"a"))
-    url = web.page("/a", lambda visit: (os.kill(os.getpid(), signal.SIGINT), late(visit)))
+    # Not at once: between Python's last look for signals and the wait in the system one is not seen.
+    url = web.page("/a", web.late(0.3, lambda visit: (os.kill(os.getpid(), signal.SIGINT), late(visit))))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         Fetcher(timeout=DEADLINE * 3).fetch(url)
