@@ -91,6 +91,7 @@ class Rig:
             return next((name for name in names if values[f'{received}{{producer="{name}"}}'] > 0), None)
 
         name = self.until(busy, "a worker that has made something")
+        producer.wait_until_said(f"worker {name} started (pid ")
         (pid,) = re.findall(rf"worker {re.escape(name)} started \(pid (\d+)\)", producer.output)
         return psutil.Process(int(pid))
 

@@ -37,14 +37,17 @@ def test_a_machine_that_vanishes_is_given_up_long_before_its_leases_end(
 ) -> None:
     flags = ("--lease-time", "10m", "--liveness", "1s", "--metrics-port", str(metrics_port))
     rig.broker(tcp_address, *flags)
-    first = rig.produce(tcp_address, workers=2, n=N, nbytes=4000)
+    first = rig.produce(tcp_address, workers=2, n=N, nbytes=4000, pause=0.002)  # slow: it has leases nearly always
     source = rig.consumer(tcp_address, split_size=16, order="strict")
 
     def replace() -> Any:
-        for worker in rig.workers(first, 2):
-            worker.suspend()  # what it is leased from here on is still out when it dies
+        workers = rig.workers(first, 2)
+        for worker in workers:
+            worker.suspend()  # what it is leased is still out when it dies
         if not rig.metric(metrics_port, "dfserve_queue_granted_bytes"):
-            return rig.LATER  # all that was leased is made, so that there is another datapoint
+            for worker in workers:
+                worker.resume()  # or nobody makes the next datapoint
+            return rig.LATER
         rig.produce(tcp_address, n=N, nbytes=4000)
         first.kill()
         return None
