@@ -69,7 +69,8 @@ def test_a_sender_that_binds_hosts_the_broker_and_each_rank_has_a_share(
     start: Start, address: str, tmp_path: Path
 ) -> None:
     joined = tmp_path / "joined"  # a rank that comes when the sender has ended finds nobody
-    numbers = f"pipes.numbers(count={ITEMS}, hold_at=0, hold_until={str(joined)!r})"
+    # More bytes than a block has, and the next one goes to the rank that was sent fewer.
+    numbers = f"pipes.numbers(count={ITEMS}, nbytes=100_000, hold_at=0, hold_until={str(joined)!r})"
     ranks = [start("pipes.py", address) for _ in range(2)]
     call = f"dfserve.send_dataflow_zmq({numbers}, {address!r}, bind=True, passes=1)"
     sender = start("-c", f"import dfserve, pipes; {call}")
@@ -79,6 +80,7 @@ def test_a_sender_that_binds_hosts_the_broker_and_each_rank_has_a_share(
     assert [rank.wait() for rank in ranks] == [0, 0]
     assert sender.wait() == 0
     assert Counter(n for rank in ranks for n in _numbers(rank)) == _all(1)
+    assert all(_numbers(rank) for rank in ranks), "a rank had nothing"
 
 
 def test_the_seed_calls_over_two_addresses_and_ipv6(start: Start, dfserve: Start, free_port: int) -> None:
