@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dfserve.dataflow.locks_at_forks import hold_at_forks
 from dfserve.errors import ConfigError
 
 _WORD = (1 << 64) - 1
@@ -195,4 +196,10 @@ def _move_away() -> None:
     move_on()
 
 
+def _locks() -> list[Any]:
+    """Return what is held while somebody draws from the generators that a child sets, numpy's global one too."""
+    return [rng._bit_generator.lock for rng in (*living(), np.random.mtrand._rand)]
+
+
+hold_at_forks(_locks)
 os.register_at_fork(after_in_child=_move_away)
