@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 import traceback
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,11 @@ class Scrape:
 
     def total(self, name: str) -> float:
         return sum(value for key, value in self.values.items() if key.partition("{")[0] == name)
+
+    def labelled(self, name: str) -> Counter[str]:
+        """A metric by the value of its one label; those that are 0 are left out."""
+        found = {key: re.fullmatch(name + r'\{\w+="(.*)"\}', key) for key in self.values}
+        return +Counter({match[1]: self.values[key] for key, match in found.items() if match})
 
 
 @pytest.fixture

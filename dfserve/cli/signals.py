@@ -26,7 +26,7 @@ def _again(unraisable: Any) -> None:
     if not isinstance(error, (KeyboardInterrupt, SystemExit)) or not _handles_signals():
         sys.__unraisablehook__(unraisable)
         return
-    arguments = type(error), error.args
+    kind, args = type(error), error.args  # not the error: it holds the frames that it came through
 
     def late(_signum: int, frame: FrameType | None) -> None:
         while frame is not None:
@@ -34,7 +34,6 @@ def _again(unraisable: Any) -> None:
                 signal.setitimer(signal.ITIMER_REAL, AGAIN)
                 return
             frame = frame.f_back
-        kind, args = arguments
         raise kind(*args)
 
     signal.signal(signal.SIGALRM, late)

@@ -51,9 +51,8 @@ class RunningBroker:
 
     def labelled(self, name: str) -> Counter[str]:
         """A metric by the value of its one label; those that are 0 are left out."""
-        values = self._scrape(self.metrics_port).values
-        found = {key: re.fullmatch(name + r'\{\w+="(.*)"\}', key) for key in values}
-        return +Counter({match[1]: values[key] for key, match in found.items() if match})
+        found: Counter[str] = self._scrape(self.metrics_port).labelled(name)
+        return found
 
     def bad(self) -> Counter[str]:
         """Bad messages by reason."""

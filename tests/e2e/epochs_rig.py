@@ -72,25 +72,20 @@ class Rig:
         )
         return found
 
-    def kill_a_worker(self, producer: Any, count: int) -> None:
-        """Kill one of a producer daemon's workers, of which it has so many, and wait until its daemon has seen that.
+    def kill(self, producer: Any, victim: psutil.Process) -> None:
+        """Kill one of a producer daemon's workers, and wait until its daemon has seen that.
 
         What is listed until then may be gone a moment later, or dead: who lists and kills next must not meet it.
         """
-        victim = self.workers(producer, count)[0]
         victim.kill()
         self.until(lambda: victim not in producer.children(), f"{victim} to be reaped")
 
     def a_busy_worker(self, producer: Any, port: int) -> psutil.Process:
         """Return a worker of a daemon that has made something for a broker: from here on it is leased more."""
-        received = "dfserve_datapoints_received_total"
-
-        def busy() -> str | None:
-            values = self._scrape(port).values
-            names = {key.partition('producer="')[2].rstrip('"}') for key in values if key.startswith(received)}
-            return next((name for name in names if values[f'{received}{{producer="{name}"}}'] > 0), None)
-
-        name = self.until(busy, "a worker that has made something")
+        name = self.until(
+            lambda: next(iter(self._scrape(port).labelled("dfserve_datapoints_received_total")), None),
+            "a worker that has made something",
+        )
         producer.wait_until_said(f"worker {name} started (pid ")
         (pid,) = re.findall(rf"worker {re.escape(name)} started \(pid (\d+)\)", producer.output)
         return psutil.Process(int(pid))

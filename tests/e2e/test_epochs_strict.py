@@ -35,7 +35,7 @@ def test_the_sequence_is_the_same_for_any_number_of_producers_and_any_split_size
 
 def test_the_sequence_is_the_same_with_kills_in_the_middle(rig: Any, expected: str) -> None:
     def kill(fleet: list[Any]) -> None:
-        rig.kill_a_worker(fleet[0], 1)
+        rig.kill(fleet[0], rig.workers(fleet[0], 1)[0])
 
     assert _run(rig, 2, 16, {100: kill, 300: kill}) == expected
 

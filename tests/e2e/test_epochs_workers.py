@@ -16,16 +16,17 @@ def test_workers_are_killed_again_and_again_and_then_their_whole_daemon(rig: Any
     others: list[Any] = []
 
     def kill_one() -> None:
-        victim = rig.until(first.children, "a worker")[0]
-        victim.kill()
-        rig.until(lambda: victim not in first.children(), "it to be reaped, or it might be the next victim")
+        rig.kill(first, rig.until(first.children, "a worker")[0])
 
     def replace_all() -> None:
         others.append(rig.produce(address, workers=2, n=N, nbytes=4000))
         first.kill()
 
+    def kill_another() -> None:
+        rig.kill(others[0], rig.workers(others[0], 2)[0])
+
     events = dict.fromkeys(range(100, 900, 100), kill_one)
-    rows = rig.read(source, {**events, 1000: replace_all, 1200: lambda: rig.kill_a_worker(others[0], 2)})
+    rows = rig.read(source, {**events, 1000: replace_all, 1200: kill_another})
     assert rig.multiset(rows) == rig.whole(N)
     report = rig.report_of(source, 0)
     assert (report["delivered"], report["filtered"]) == (N - rig.filtered(N), rig.filtered(N))
